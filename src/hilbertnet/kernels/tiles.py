@@ -1,0 +1,160 @@
+"""A Gram matrix as tiles of known memory: what is computed, in what order, and what it costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+
+from hilbertnet.architecture.layers import Architecture
+from hilbertnet.progress import format_bytes, format_seconds
+
+__all__ = ["Plan", "Tile", "make_plan"]
+
+# how many tensors of the size of a layer's largest state are alive at once in the recursion, as measured
+_LIVE_CKN, _LIVE_NTK = 6, 8
+_DEFAULT_WORKING_SET = 512 * 2**20  # larger tiles are no faster
+
+
+class Tile(NamedTuple):
+    """Rows and columns of one tile."""
+
+    rows: slice
+    columns: slice
+
+    @property
+    def pairs(self) -> int:
+        """How many pairs of signals it holds."""
+        return (self.rows.stop - self.rows.start) * (self.columns.stop - self.columns.start)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a Gram matrix will be computed, and what it costs; ``print`` it.
+
+    Parameters
+    ----------
+    rows, columns
+        Shape of the matrix.
+    symmetric
+        Whether only the tiles on and above the diagonal are computed.
+    side
+        Rows and columns of a tile.
+    pair_bytes
+        Working memory of one pair of signals.
+    fixed_bytes
+        The matrices themselves, and the norms of patches that all tiles share.
+    pair_seconds
+        Time for one pair, as measured on this machine, or NaN before it is.
+    """
+
+    rows: int
+    columns: int
+    symmetric: bool
+    side: int
+    pair_bytes: int
+    fixed_bytes: int
+    pair_seconds: float = math.nan
+
+    @property
+    def pairs(self) -> int:
+        """How many pairs of signals are evaluated, with those that norms need."""
+        return sum(tile.pairs for tile in self.tiles()) + self._norm_pairs
+
+    @property
+    def _norm_pairs(self) -> int:
+        return self.rows + (0 if self.symmetric else self.columns)
+
+    @property
+    def seconds(self) -> float:
+        """Estimated time."""
+        return self.pairs * self.pair_seconds
+
+    @property
+    def peak_bytes(self) -> int:
+        """Estimated peak of memory, beyond what the signals themselves take."""
+        side = min(self.side**2, self.rows * self.columns)
+        return self.fixed_bytes + side * self.pair_bytes
+
+    def tiles(self) -> Iterator[Tile]:
+        """The tiles, row by row; of a symmetric matrix, those on and above the diagonal."""
+        for top in range(0, self.rows, self.side):
+            for left in range(top if self.symmetric else 0, self.columns, self.side):
+                yield Tile(
+                    slice(top, min(top + self.side, self.rows)), slice(left, min(left + self.side, self.columns))
+                )
+
+    def __str__(self) -> str:
+        time = "unknown time" if math.isnan(self.seconds) else f"about {format_seconds(self.seconds)}"
+        return (
+            f"Gram matrix {self.rows:,} x {self.columns:,}: {self.pairs:,} pairs of signals, {time} on this machine, "
+            f"{format_bytes(self.peak_bytes)} of memory ({format_bytes(self.fixed_bytes)} for the result)"
+        )
+
+    def timed(self, pair_seconds: float) -> Plan:
+        """The same plan with the measured time of one pair."""
+        return replace(self, pair_seconds=pair_seconds)
+
+
+def state_sizes(arch: Architecture, space: tuple[int, ...]) -> list[int]:
+    """Entries of one signal's map at every stage: input, and patches of every layer (poolings are smaller)."""
+    stages = [space] + [stage for shapes in arch.shapes(space) for stage in shapes]
+    return [math.prod(stage) for stage in stages]
+
+
+def make_plan(
+    arch: Architecture,
+    shape: tuple[int, ...],
+    rows: int,
+    columns: int | None,
+    *,
+    dtype: torch.dtype,
+    results: int,
+    tangent: bool,
+    memory: int | None,
+) -> Plan:
+    """Plan a Gram matrix under a memory budget.
+
+    Parameters
+    ----------
+    arch
+        The architecture.
+    shape
+        Shape of one signal, (channels, *space).
+    rows, columns
+        Numbers of signals; ``columns=None`` for the symmetric matrix.
+    dtype
+        Of the computation and the result.
+    results
+        How many matrices are returned.
+    tangent
+        Whether the tangent kernel is computed.
+    memory
+        Bytes for everything but the signals; default the result and 512 MiB of working memory.
+
+    Raises
+    ------
+    ValueError
+        If not even one pair at a time fits the budget.
+    """
+    item = torch.finfo(dtype).bits // 8
+    sizes = state_sizes(arch, shape[1:])
+    pair_bytes = (_LIVE_NTK if tangent else _LIVE_CKN) * item * max(sizes) ** 2
+    symmetric, width = columns is None, rows if columns is None else columns
+    signals = rows if symmetric else rows + width
+    kept = sum(math.prod(patched) for patched, _ in arch.shapes(shape[1:])) + math.prod(shape)
+    fixed = item * (results * rows * width + signals * (kept + 2))
+    budget = fixed + _DEFAULT_WORKING_SET if memory is None else memory
+    side = math.isqrt(max(0, budget - fixed) // pair_bytes)
+    if side < 1 and memory is None:
+        side = 1
+    if side < 1:
+        raise ValueError(
+            f"memory: expected at least {format_bytes(fixed + pair_bytes)} ({format_bytes(fixed)} for the "
+            f"{rows:,} x {width:,} result and the norms, {format_bytes(pair_bytes)} for one pair of signals), "
+            f"got {format_bytes(budget)}"
+        )
+    return Plan(rows, width, symmetric, min(side, max(rows, width)), pair_bytes, fixed)

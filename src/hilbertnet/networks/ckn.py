@@ -1,0 +1,299 @@
+"""Convolutional kernel networks: a sequence of Nyström layers, the finite view of an architecture."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from hilbertnet.architecture.layers import Architecture
+from hilbertnet.architecture.operators import antialias
+from hilbertnet.networks.filters import TooFewPatches, sample_patches, spherical_kmeans
+from hilbertnet.networks.inverse_root import Regularization
+from hilbertnet.networks.layer import CKNLayer
+from hilbertnet.progress import Progress, track
+from hilbertnet.records import load_tensors, save_tensors
+from hilbertnet.signals import as_rng, as_signals
+
+__all__ = ["CKN"]
+
+_BATCH_BYTES = 2**26  # of one layer's largest map in a batch
+
+
+class CKN(nn.Module):
+    """The finite network of an architecture: its layers' kernels projected on the span of `filters` anchors each.
+
+    Parameters
+    ----------
+    arch
+        The architecture, or its text form.
+    in_channels
+        Channels of the input.
+    filters
+        How many filters in each layer.
+    axes
+        Axes of space: 2 for images (n, channels, height, width), 1 for signals (n, channels, length).
+    regularization, epsilon
+        Of the inverse square roots: ``"root"``, 1/(sqrt(l) + eps) with eps = 0.01, or ``"eigenvalue"``, (l + eps)^(-1/2) with
+        eps = 0.001; eps = 0 is the pseudo-inverse, exact on the filters.
+    generator
+        Seed or ``torch.Generator`` of the random unit filters it starts with.
+
+    Raises
+    ------
+    ValueError
+        If an argument is not of this form.
+
+    Examples
+    --------
+    >>> net = CKN("3 exp(0.6) gauss2 | 3 exp(0.6) gauss2", in_channels=1, filters=(8, 16), generator=0)
+    >>> images = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    >>> net.fit_filters_(images, patches=500, generator=0)(images).shape
+    torch.Size([20, 16, 2, 2])
+    """
+
+    differentiable = True
+
+    def __init__(
+        self,
+        arch: Architecture | str,
+        in_channels: int,
+        filters: Sequence[int],
+        *,
+        axes: int = 2,
+        regularization: Regularization = "root",
+        epsilon: float | None = None,
+        generator: int | torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.arch = Architecture.parse(arch) if isinstance(arch, str) else arch
+        self.in_channels, self.axes = in_channels, axes
+        counts = _check_filters(filters, len(self.arch.layers))
+        if isinstance(in_channels, bool) or not isinstance(in_channels, int) or in_channels < 1:
+            raise ValueError(f"in_channels: expected a whole number of at least 1, got {in_channels!r}")
+        if axes not in (1, 2):
+            raise ValueError(f"axes: expected 1 (signals) or 2 (images), got {axes!r}")
+        rng, channels = as_rng(generator), in_channels
+        self.layers = nn.ModuleList()
+        for layer, count in zip(self.arch.layers, counts, strict=True):
+            self.layers.append(
+                CKNLayer(
+                    self.arch,
+                    layer,
+                    channels,
+                    count,
+                    axes=axes,
+                    regularization=regularization,
+                    epsilon=epsilon,
+                    generator=rng,
+                )
+            )
+            channels = count
+
+    @property
+    def filters(self) -> tuple[int, ...]:
+        """How many filters in each layer."""
+        return tuple(len(layer.filters) for layer in self.layers)
+
+    def output_shape(self, space: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape (channels, *space) of the last layer's maps, for an input of spatial shape `space`."""
+        return (self.filters[-1], *self.arch.shapes(space)[-1][1])
+
+    def forward(self, x: Float[Tensor, "n channels *space"]) -> Float[Tensor, "n filters *pooled"]:
+        """The last layer's maps.
+
+        Parameters
+        ----------
+        x
+            Signals, shape (n, in_channels, *space), in the network's dtype and on its device.
+
+        Returns
+        -------
+        Tensor
+            Shape (n, filters, *pooled).
+        """
+        self._check(x)
+        return self._below(len(self.layers))(x)
+
+    def _check(self, x: Tensor) -> None:
+        if x.ndim != 2 + self.axes or x.shape[1] != self.in_channels:
+            space = "height, width" if self.axes == 2 else "length"
+            raise ValueError(f"x: expected shape (n, {self.in_channels}, {space}), got {tuple(x.shape)}")
+        self.arch.shapes(tuple(x.shape[2:]))
+
+    def _below(self, count: int) -> Callable[[Tensor], Tensor]:
+        """The first `count` layers, after A_0."""
+
+        def apply(x: Tensor) -> Tensor:
+            x = antialias(x, self.arch.sigma0, self.arch)
+            for layer in self.layers[:count]:
+                x = layer(x)
+            return x
+
+        return apply
+
+    # ------------------------------------------------------------------------------------------------------------ filters
+
+    @torch.no_grad()
+    def fit_filters_(
+        self,
+        x: Any,
+        *,
+        patches: int = 100_000,
+        generator: int | torch.Generator | None = None,
+        iterations: int = 100,
+        allow_fewer: bool = False,
+        progress: Progress = None,
+    ) -> CKN:
+        """Learn every layer's filters without labels: spherical k-means of random patches of the maps below.
+
+        Parameters
+        ----------
+        x
+            Signals, shape (n, in_channels, *space).
+        patches
+            How many patches to cluster in each layer.
+        generator
+            Seed or ``torch.Generator``.
+        iterations
+            At most so many passes of k-means.
+        allow_fewer
+            Where there are fewer distinct patches than filters, keep as many filters as there are patches instead of failing.
+        progress
+            ``None`` (a bar on a terminal), ``True``, ``False`` or a callable of (done, total).
+
+        Returns
+        -------
+        CKN
+            The network itself.
+
+        Raises
+        ------
+        ValueError
+            If the signals do not suit the network, all patches are zero, or there are fewer distinct patches than filters.
+        """
+        weight = self.layers[0].filters
+        x = as_signals(x, "x", dtype=weight.dtype).to(weight.device)
+        self._check(x)
+        if isinstance(patches, bool) or not isinstance(patches, int) or patches < 1:
+            raise ValueError(f"patches: expected a whole number of at least 1, got {patches!r}")
+        rng, batch = as_rng(generator), self._batch(tuple(x.shape[2:]))
+        was_training = [layer.training for layer in self.layers]
+        self.layers.eval()  # the projections of the layers below are computed once
+        try:
+            for index, layer in enumerate(track(self.layers, progress, label="filters")):
+                samples = sample_patches(
+                    x, patches, layer.layer.patch, self.arch, rng, before=self._below(index), batch=batch
+                )
+                self._cluster_(index, samples, rng, iterations, allow_fewer)
+        finally:
+            for layer, mode in zip(self.layers, was_training, strict=True):
+                layer.train(mode)
+        return self
+
+    def _cluster_(
+        self, index: int, samples: Tensor, rng: torch.Generator, iterations: int, allow_fewer: bool
+    ) -> None:
+        try:
+            centres = spherical_kmeans(samples, self.filters[index], rng, iterations=iterations)
+        except TooFewPatches as error:
+            if not allow_fewer:
+                raise ValueError(f"layer {index + 1}: {error}") from None
+            centres = spherical_kmeans(samples, error.found, rng, iterations=iterations)
+        self.layers[index].set_filters_(centres)
+
+    # ----------------------------------------------------------------------------------------------------------- features
+
+    def _batch(self, space: tuple[int, ...]) -> int:
+        item = self.layers[0].filters.element_size()
+        shapes = self.arch.shapes(space)
+        largest = max(count * math.prod(patched) for count, (patched, _) in zip(self.filters, shapes, strict=True))
+        return max(1, _BATCH_BYTES // (item * largest))
+
+    @torch.no_grad()
+    def encode(self, x: Any, *, progress: Progress = None) -> Float[Tensor, "n features"]:
+        """Features, flattened, in batches; the network's dtype and device, no gradient.
+
+        Parameters
+        ----------
+        x
+            Signals, shape (n, in_channels, *space).
+        progress
+            ``None`` (a bar on a terminal), ``True``, ``False`` or a callable of (done, total).
+
+        Returns
+        -------
+        Tensor
+            Shape (n, filters * positions).
+        """
+        weight = self.layers[0].filters
+        x = as_signals(x, "x", dtype=None if isinstance(x, Tensor) and x.dtype == weight.dtype else weight.dtype)
+        self._check(x)
+        result = torch.empty(
+            len(x), math.prod(self.output_shape(tuple(x.shape[2:]))), dtype=weight.dtype, device=weight.device
+        )
+        step = self._batch(tuple(x.shape[2:]))
+        for start in track(range(0, len(x), step), progress, label="features"):
+            result[start : start + step] = self(x[start : start + step].to(weight.device)).flatten(1)
+        return result
+
+    def distance(self, x: Tensor, y: Tensor) -> Tensor:
+        """``||Phi(x_i) - Phi(y_i)||`` for every i, shape (n,), float64."""
+        return (self(x).double() - self(y).double()).flatten(1).norm(dim=1)
+
+    def norm(self, x: Tensor) -> Tensor:
+        """``||Phi(x_i)||`` for every i, shape (n,), float64."""
+        return self(x).double().flatten(1).norm(dim=1)
+
+    # ---------------------------------------------------------------------------------------------------------- save, load
+
+    def config(self) -> dict[str, Any]:
+        """What JSON keeps of the network; its filters are tensors."""
+        first = self.layers[0]
+        return {
+            "kind": "CKN",
+            "architecture": self.arch.to_dict(),
+            "in_channels": self.in_channels,
+            "filters": list(self.filters),
+            "axes": self.axes,
+            "regularization": first.regularization,
+            "epsilon": first.epsilon,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], tensors: dict[str, Tensor], prefix: str = "") -> CKN:
+        """The network that `config` described, with the filters found in `tensors`."""
+        keys = ("in_channels", "filters", "axes", "regularization", "epsilon")
+        net = cls(Architecture.from_dict(config["architecture"]), **{key: config[key] for key in keys}, generator=0)
+        state = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        net.to(state["layers.0.filters"].dtype).load_state_dict(state)
+        return net.eval()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write filters and architecture to one safetensors file."""
+        save_tensors(path, self.state_dict(), self.config())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> CKN:
+        """Read what `save` wrote, in eval mode on the CPU.
+
+        Raises
+        ------
+        ValueError
+            If the file is not a saved network.
+        """
+        tensors, config = load_tensors(path, "CKN")
+        return cls.from_config(config, tensors)
+
+
+def _check_filters(filters: Sequence[int], layers: int) -> tuple[int, ...]:
+    counts = tuple(filters) if isinstance(filters, Sequence) and not isinstance(filters, str) else None
+    good = counts is not None and all(isinstance(c, int) and not isinstance(c, bool) and c > 0 for c in counts)
+    if counts is None or not good or len(counts) != layers:
+        raise ValueError(f"filters: expected {layers} positive whole numbers, one for each layer, got {filters!r}")
+    return counts

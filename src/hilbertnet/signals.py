@@ -1,0 +1,77 @@
+"""What every public door does with its signals first: one shape, finite numbers, one clear error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["as_rng", "as_signals", "check_same_space"]
+
+_EXPECTED = "images (n, channels, height, width), signals (n, channels, length) or rows (n, features)"
+
+
+def as_signals(x: Any, name: str = "X", *, dtype: torch.dtype | None = None, like: Tensor | None = None) -> Tensor:
+    """Check an array or tensor of signals and return it as a tensor (n, channels, *space).
+
+    Parameters
+    ----------
+    x
+        Images (n, channels, height, width), signals (n, channels, length), or rows (n, features), which are signals of one
+        position. A numpy array, a tensor, or what numpy can make an array of.
+    name
+        The argument's name, for messages.
+    dtype
+        Wanted dtype; default that of `x`, or float64 for whole numbers.
+    like
+        Other signals, whose channels, space and device `x` must have.
+
+    Raises
+    ------
+    ValueError
+        If the rank is wrong, an axis is empty, the numbers are not real and finite, or the shape differs from `like`.
+    """
+    if not isinstance(x, Tensor):
+        array = np.asarray(x)
+        if array.dtype.kind not in "fiub":
+            raise ValueError(f"{name}: expected real numbers, got dtype {array.dtype}")
+        if array.dtype == np.float16 or array.dtype.kind == "f" and array.dtype.itemsize > 8:
+            array = array.astype(np.float64)
+        x = torch.as_tensor(np.ascontiguousarray(array))
+    if x.is_complex() or x.is_quantized:
+        raise ValueError(f"{name}: expected real numbers, got dtype {x.dtype}")
+    if x.ndim not in (2, 3, 4):
+        raise ValueError(f"{name}: expected {_EXPECTED}, got shape {tuple(x.shape)}")
+    if 0 in x.shape:
+        raise ValueError(f"{name}: expected at least one signal, channel and pixel, got shape {tuple(x.shape)}")
+    x = x.to(dtype or (x.dtype if x.dtype in (torch.float32, torch.float64) else torch.float64))
+    if x.ndim == 2:
+        x = x.unsqueeze(-1)
+    if not torch.isfinite(x).all():
+        first = torch.nonzero(~torch.isfinite(x))[0].tolist()
+        raise ValueError(f"{name}: expected finite numbers, got {x[tuple(first)].item()} at index {first}")
+    if like is not None:
+        check_same_space(x, like, name)
+        x = x.to(like.device)
+    return x
+
+
+def check_same_space(x: Tensor, like: Tensor, name: str) -> None:
+    """Raise unless `x` has the channels and the space of `like`."""
+    if x.shape[1:] != like.shape[1:]:
+        expected = ", ".join(map(str, like.shape[1:]))
+        raise ValueError(f"{name}: expected shape (n, {expected}), got {tuple(x.shape)}")
+
+
+def as_rng(seed: int | torch.Generator | None) -> torch.Generator:
+    """A generator on the CPU from a seed, a generator, or fresh entropy for ``None``."""
+    if isinstance(seed, torch.Generator):
+        return seed
+    generator = torch.Generator()
+    if seed is None:
+        generator.seed()
+    else:
+        generator.manual_seed(int(seed))
+    return generator
