@@ -1,0 +1,58 @@
+"""Deep convolutional models as functions in a reproducing kernel Hilbert space.
+
+One architecture, declared once, seen as an exact kernel (`ConvKernel`) and as a finite network (`CKN`). Names load when
+they are used, so importing the package costs little more than importing torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hilbertnet.architecture import Architecture, Layer, preset
+    from hilbertnet.estimators import (
+        CKNClassifier,
+        CKNFeatures,
+        ConvKernelRidge,
+        ConvKernelRidgeClassifier,
+    )
+    from hilbertnet.kernels import ConvKernel
+    from hilbertnet.networks import CKN
+
+__version__ = "0.1.0.dev0"
+
+_HOMES = {
+    "Architecture": "architecture",
+    "Layer": "architecture",
+    "preset": "architecture",
+    "CKNClassifier": "estimators",
+    "CKNFeatures": "estimators",
+    "ConvKernelRidge": "estimators",
+    "ConvKernelRidgeClassifier": "estimators",
+    "ConvKernel": "kernels",
+    "CKN": "networks",
+}
+
+__all__ = [
+    "CKN",
+    "Architecture",
+    "CKNClassifier",
+    "CKNFeatures",
+    "ConvKernel",
+    "ConvKernelRidge",
+    "ConvKernelRidgeClassifier",
+    "Layer",
+    "__version__",
+    "preset",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'hilbertnet' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"hilbertnet.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,7 +1,7 @@
 """What a long computation tells its user: a progress bar, sizes and times in words.
 
-``progress=`` means the same everywhere: ``None`` shows a bar when standard error is a terminal, ``True`` always, ``False``
-never, and a callable is called as ``progress(done, total)`` after every step.
+``progress=`` means the same everywhere: ``None`` shows a bar when standard error is a terminal, ``True`` always,
+``False`` never, and a callable is called as ``progress(done, total)`` after every step.
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ def as_signals(x: Any, name: str = "X", *, dtype: torch.dtype | None = None, lik
     Parameters
     ----------
     x
-        Images (n, channels, height, width), signals (n, channels, length), or rows (n, features), which are signals of one
-        position. A numpy array, a tensor, or what numpy can make an array of.
+        Images (n, channels, height, width), signals (n, channels, length), or rows (n, features), which are signals of
+        one position. A numpy array, a tensor, or what numpy can make an array of.
     name
         The argument's name, for messages.
     dtype
@@ -37,9 +37,10 @@ def as_signals(x: Any, name: str = "X", *, dtype: torch.dtype | None = None, lik
         array = np.asarray(x)
         if array.dtype.kind not in "fiub":
             raise ValueError(f"{name}: expected real numbers, got dtype {array.dtype}")
-        if array.dtype == np.float16 or array.dtype.kind == "f" and array.dtype.itemsize > 8:
+        if array.dtype == np.float16 or (array.dtype.kind == "f" and array.dtype.itemsize > 8):
             array = array.astype(np.float64)
-        x = torch.as_tensor(np.ascontiguousarray(array))
+        array = np.ascontiguousarray(array)
+        x = torch.from_numpy(array if array.flags.writeable else array.copy())
     if x.is_complex() or x.is_quantized:
         raise ValueError(f"{name}: expected real numbers, got dtype {x.dtype}")
     if x.ndim not in (2, 3, 4):

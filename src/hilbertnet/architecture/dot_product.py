@@ -1,11 +1,12 @@
 """Homogeneous dot-product kernels K(z, z') = ||z|| ||z'|| kappa(cos(z, z')).
 
-``kappa(u) = sum_j b_j u^j`` with ``b_j >= 0`` and ``kappa(1) = 1``. Each kernel knows its value, its derivative (which gives
-the tangent kernel), its Taylor coefficients b_j and its slope kappa'(1): above 1 the kernel map is not non-expansive.
+``kappa(u) = sum_j b_j u^j`` with ``b_j >= 0`` and ``kappa(1) = 1``. Each kernel knows its value, its derivative (which
+gives the tangent kernel), its Taylor coefficients b_j and its slope kappa'(1): above 1 the kernel map is not
+non-expansive.
 
 References: A. Bietti, "Foundations of deep convolutional models through kernel methods", 2019, chapter 2; Y. Cho and
-L. Saul, "Kernel methods for deep learning", NeurIPS 2009 (arc-cosine kernels); A. Bietti and J. Mairal, "On the inductive
-bias of neural tangent kernels", NeurIPS 2019.
+L. Saul, "Kernel methods for deep learning", NeurIPS 2009 (arc-cosine kernels); A. Bietti and J. Mairal, "On the
+inductive bias of neural tangent kernels", NeurIPS 2019.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ class _SmoothAtEnds(torch.autograd.Function):
         ctx.kernel = inputs[1]
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (u,) = ctx.saved_tensors
         # the largest slope that two neighbouring floating point numbers can show
         steepest = torch.finfo(u.dtype).eps ** -0.5
@@ -158,7 +159,7 @@ class InversePolynomial(DotProductKernel):
         return (2.0 - u) ** -2
 
     def coefficients(self, count: int) -> NDArray[np.float64]:
-        return 0.5 ** (np.arange(count) + 1.0)
+        return np.exp2(-(np.arange(count, dtype=np.float64) + 1.0))
 
     @property
     def slope(self) -> float:
@@ -272,8 +273,8 @@ class Vovk(DotProductKernel):
 class ArcCosine(DotProductKernel):
     """Arc-cosine kernels: order 0 (step activation) and order 1 (ReLU), normalized to kappa(1) = 1.
 
-    Order 0 is ``1 - arccos(u)/pi``; near u = 1 it behaves as ``sqrt(1 - u)``, so a cosine known to 1e-16 gives it to 1e-8
-    only. Order 1 is ``(u (pi - arccos u) + sqrt(1 - u^2))/pi``; its derivative is order 0.
+    Order 0 is ``1 - arccos(u)/pi``; near u = 1 it behaves as ``sqrt(1 - u)``, so a cosine known to 1e-16 gives it to
+    1e-8 only. Order 1 is ``(u (pi - arccos u) + sqrt(1 - u^2))/pi``; its derivative is order 0.
     """
 
     order: int
@@ -326,8 +327,8 @@ class Dual(DotProductKernel):
     Parameters
     ----------
     activation
-        A name of `hilbertnet.architecture.dual.ACTIVATIONS`, such as ``"gelu"``, or an elementwise function of tensors that
-        is continuous, and smooth except perhaps at 0. Only names have a text form that can be read back.
+        A name of `hilbertnet.architecture.dual.ACTIVATIONS`, such as ``"gelu"``, or an elementwise function of tensors
+        that is continuous, and smooth except perhaps at 0. Only names have a text form that can be read back.
 
     Raises
     ------

@@ -1,9 +1,10 @@
 """Dual kernels of activations, tabulated.
 
 For (a, b) standard normal with correlation cos(theta), ``E[s(a) s(b)]`` is an integral in polar coordinates,
-a = r cos(phi), b = r cos(phi - theta): the activation's kink at 0 falls on four known angles, between which the integrand
-is smooth and Gauss-Legendre quadrature converges fast. As a function of theta in [0, pi] the result is smooth up to the
-ends even for ReLU, (cos(theta) (pi - theta) + sin(theta)) / pi, so a Chebyshev series in theta stands for it everywhere.
+a = r cos(phi), b = r cos(phi - theta): the activation's kink at 0 falls on four known angles, between which the
+integrand is smooth and Gauss-Legendre quadrature converges fast. As a function of theta in [0, pi] the result is smooth
+up to the ends even for ReLU, (cos(theta) (pi - theta) + sin(theta)) / pi, so a Chebyshev series in theta stands for it
+everywhere.
 """
 
 from __future__ import annotations
@@ -143,7 +144,6 @@ def _expectation(function: Callable[[Tensor], Tensor], angle: float) -> float:
 
 def _series(function: Callable[[Tensor], Tensor], scale: float) -> NDArray[np.float64]:
     """Chebyshev series of E[s(a) s(b)] / scale in the angle on [0, pi]."""
-
     from scipy.fft import dct
 
     angles = (chebyshev.chebpts1(_DEGREE + 1)[::-1] + 1) * math.pi / 2

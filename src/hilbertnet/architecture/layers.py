@@ -64,14 +64,14 @@ class Architecture:
     layers
         At least one `Layer`.
     boundary
-        What lies beyond the edges: ``"zero"``, ``"valid"`` (patches and windows that fit wholly inside) or ``"circular"``
-        (the torus, where operators commute with translations exactly). With ``"zero"``, an odd patch keeps the size and an
-        even one makes it grow by one, so that flips commute.
+        What lies beyond the edges: ``"zero"``, ``"valid"`` (patches and windows that fit wholly inside) or
+        ``"circular"`` (the torus, where operators commute with translations exactly). With ``"zero"``, an odd patch
+        keeps the size and an even one makes it grow by one, so that flips commute.
     sigma0
         Standard deviation, in pixels, of the anti-aliasing Gaussian A_0 applied to the input; 0 for none.
     layout
-        ``"hilbertnet"``, or ``"ckn_kernel"`` for the conventions of the published code of that name: patch sums that are
-        not divided by the patch size, pooling centres cut at the far edge. It needs ``boundary="zero"``.
+        ``"hilbertnet"``, or ``"ckn_kernel"`` for the conventions of the published code of that name: patch sums that
+        are not divided by the patch size, pooling centres cut at the far edge. It needs ``boundary="zero"``.
 
     Raises
     ------

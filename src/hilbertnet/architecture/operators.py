@@ -1,10 +1,10 @@
 """The linear operators P (patches) and A (pooling), each once, on features and on Gram tensors.
 
-A signal is a tensor (n, channels, *space) with one or two axes of space. A Gram tensor (*pairs, *space, *space) holds the
-inner products of the values of two signals at all pairs of positions. Both operators are separable:
+A signal is a tensor (n, channels, *space) with one or two axes of space. A Gram tensor (*pairs, *space, *space) holds
+the inner products of the values of two signals at all pairs of positions. Both operators are separable:
 
-- P gathers the patch around every position, with the factor |S|^(-1/2) that makes it preserve norms on the torus. On a Gram
-  tensor it is a sum along the diagonals of each pair of axes.
+- P gathers the patch around every position, with the factor |S|^(-1/2) that makes it preserve norms on the torus. On a
+  Gram tensor it is a sum along the diagonals of each pair of axes.
 - A is one small matrix for each axis (`pooling_matrix`), applied to features and to both sides of a Gram tensor.
 
 What an operator must know of the architecture is its boundary and its layout (`Conventions`).
@@ -58,7 +58,8 @@ class Conventions(Protocol):
         ...
 
 
-# ---------------------------------------------------------------------------------------------------------------- patches
+# ----------------------------------------------------------------------------------------------------------------
+# patches
 
 
 def _patch_padding(patch: int, conventions: Conventions) -> tuple[int, int]:
@@ -173,7 +174,10 @@ def _diagonal_sums(gram: Tensor, axis: int, other: int, patch: int, conventions:
     before, after = _patch_padding(patch, conventions)
     if conventions.boundary == "circular":
         shifts = range(-before, after + 1)
-        return sum((gram.roll((-v, -v), (axis, other)) for v in shifts[1:]), gram.roll((before, before), (axis, other)))
+        return sum(
+            (gram.roll((-v, -v), (axis, other)) for v in shifts[1:]),
+            gram.roll((before, before), (axis, other)),
+        )
     if before or after:
         border = [0, 0] * gram.ndim
         for a in (axis, other):
@@ -186,7 +190,8 @@ def _diagonal_sums(gram: Tensor, axis: int, other: int, patch: int, conventions:
     return total
 
 
-# ---------------------------------------------------------------------------------------------------------------- pooling
+# ----------------------------------------------------------------------------------------------------------------
+# pooling
 
 
 def pooled_length(length: int, pool: Pool | None, conventions: Conventions, where: str = "pool") -> int:
@@ -241,9 +246,7 @@ class _Plain:
         self.boundary, self.layout = boundary, layout
 
 
-def _place(
-    taps: Taps, length: int, positions: int, first: int, stride: int, *, wrap: bool
-) -> NDArray[np.float64]:
+def _place(taps: Taps, length: int, positions: int, first: int, stride: int, *, wrap: bool) -> NDArray[np.float64]:
     """The matrix with the taps of output i around pixel first + stride * i; what falls outside wraps or is lost."""
     matrix = np.zeros((positions, length))
     for i in range(positions):

@@ -1,7 +1,8 @@
 """Pooling filters: what a layer's A does along one axis, as taps around each centre.
 
-Pooling by s of a length n keeps m = ceil(n/s) centres, the first at a = (n - 1 - s(m - 1))/2, so that flips commute. The
-centre is then a pixel or falls half-way between two, and each pool says its taps for both cases; weights sum to one.
+Pooling by s of a length n keeps m = ceil(n/s) centres, the first at a = (n - 1 - s(m - 1))/2, so that flips commute.
+The centre is then a pixel or falls half-way between two, and each pool says its taps for both cases; weights sum to
+one.
 """
 
 from __future__ import annotations

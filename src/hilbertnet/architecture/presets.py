@@ -69,11 +69,15 @@ def _networks() -> dict[str, Preset]:
         for (first, second), patches in unsupervised.items()
     }
     found["ckn-5"] = Preset(
-        exact_model("exp(0.5) poly2 exp(0.5) poly2 exp(0.5)", (3, 1, 3, 1, 3), (2, 1, 2, 1, 3)), _CKN, filters=(128,) * 5
+        exact_model("exp(0.5) poly2 exp(0.5) poly2 exp(0.5)", (3, 1, 3, 1, 3), (2, 1, 2, 1, 3)),
+        _CKN,
+        filters=(128,) * 5,
     )
     pools = (1, 1, 1, 2, 1, 1, 1, 2, 1, 1, 1, 2, 1, 2)
     found["ckn-14"] = Preset(
-        exact_model("exp(0.5) poly2 " * 7, (3, 1) * 7, pools), _CKN, filters=(256, 128, 256, 128, *(256,) * 10)
+        exact_model("exp(0.5) poly2 " * 7, (3, 1) * 7, pools),
+        _CKN,
+        filters=(256, 128, 256, 128, *(256,) * 10),
     )
     return found
 
@@ -85,9 +89,25 @@ def _two_and_three_layers() -> dict[str, Preset]:
         kernels = " ".join(short.get(name, name) for name in names.split("-"))
         return Preset(exact_model(kernels, patches, pools), _BIETTI)
 
-    two = ["exp-exp", "exp-poly4", "exp-poly3", "exp-poly2", "poly2-exp", "poly2-poly2", "exp-lin", "relu-relu"]
+    two = [
+        "exp-exp",
+        "exp-poly4",
+        "exp-poly3",
+        "exp-poly2",
+        "poly2-exp",
+        "poly2-poly2",
+        "exp-lin",
+        "relu-relu",
+    ]
     three = ["exp-exp-exp", "exp-poly2-poly2", "exp-poly4-lin", "exp-lin-poly4", "exp-lin-lin"]
-    wide = [("exp-exp", 5), ("exp-poly4", 5), ("exp-poly3", 5), ("exp-poly2", 7), ("exp-poly2", 5), ("exp-poly2", 1)]
+    wide = [
+        ("exp-exp", 5),
+        ("exp-poly4", 5),
+        ("exp-poly3", 5),
+        ("exp-poly2", 7),
+        ("exp-poly2", 5),
+        ("exp-poly2", 1),
+    ]
     found = {names: model(names, (3, 3), (2, 5)) for names in two}
     found |= {names: model(names, (3, 3, 3), (2, 2, 2)) for names in three}
     found |= {f"{names}-{side}x{side}": model(names, (3, side), (2, 5)) for names, side in wide}
@@ -120,14 +140,24 @@ def _peers() -> dict[str, Preset]:
     for depth in (3, 4, 6, 11, 21):
         found[f"cntk-{depth}"] = Preset(repeated(depth, "-"), _ARORA, kind="ntk")
         found[f"cntk-{depth}-gap"] = Preset(repeated(depth, "global"), _ARORA, kind="ntk")
-    for kind, depth, reach in (("ntk", 5, 12), ("ntk", 8, 16), ("ckn", 8, 16), ("ckn", 5, 16), ("ckn", 8, 12)):
+    for kind, depth, reach in (
+        ("ntk", 5, 12),
+        ("ntk", 8, 16),
+        ("ckn", 8, 16),
+        ("ckn", 5, 16),
+        ("ckn", 8, 12),
+    ):
         name = f"{'cntk' if kind == 'ntk' else 'cnn-gp'}-{depth}-lap{reach}"
         # local average pooling over 2c + 1 pixels
         found[name] = Preset(repeated(depth, f"avg{2 * reach + 1}/1"), _LI, kind=kind)
     blocks = {5: (2, 1, 1), 7: (2, 2, 2), 10: (3, 3, 3)}
     for depth, sizes in blocks.items():
         for short, kernel in (("exp", "exp(1)"), ("relu", "arccos1")):
-            pools = [p for size, pool in zip(sizes, ("avg2", "avg2", "avg8"), strict=True) for p in ["-"] * (size - 1) + [pool]]
+            pools = [
+                p
+                for size, pool in zip(sizes, ("avg2", "avg2", "avg8"), strict=True)
+                for p in ["-"] * (size - 1) + [pool]
+            ]
             text = " | ".join(f"3 {kernel} {pool}" for pool in pools)
             found[f"myrtle{depth}-{short}"] = Preset(Architecture.parse(text), _SHANKAR)
     return found
@@ -162,8 +192,8 @@ def preset(name: str) -> Preset:
 def default_architecture(space: tuple[int, ...]) -> Architecture:
     """The architecture an estimator takes when none is given, by the spatial shape of its input.
 
-    One position (rows of a table) is a fully connected kernel; small images and short signals keep an unpooled first layer;
-    others take the pooling of the published two-layer networks.
+    One position (rows of a table) is a fully connected kernel; small images and short signals keep an unpooled first
+    layer; others take the pooling of the published two-layer networks.
     """
     side = min(space)
     if side < 4:

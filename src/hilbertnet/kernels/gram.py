@@ -26,9 +26,9 @@ _LONG = 60.0  # seconds: above this a computation says its cost first
 class ConvKernel:
     """The exact kernel of an architecture, ``K(x, y) = <Phi(x), Phi(y)>``.
 
-    Signals are images (n, channels, height, width), one-dimensional signals (n, channels, length), or rows (n, features),
-    which are signals of one position (a fully connected kernel). numpy in, numpy out; torch in, torch out, on the same
-    device.
+    Signals are images (n, channels, height, width), one-dimensional signals (n, channels, length), or rows (n,
+    features), which are signals of one position (a fully connected kernel). numpy in, numpy out; torch in, torch out,
+    on the same device.
 
     Parameters
     ----------
@@ -65,7 +65,9 @@ class ConvKernel:
         if not isinstance(self.arch, Architecture):
             raise ValueError(f"arch: expected an Architecture or its text form, got {self.arch!r}")
         if self.kind not in ("ckn", "ntk"):
-            raise ValueError(f"kind: expected 'ckn' or 'ntk', got {self.kind!r}{nearest(str(self.kind), ['ckn', 'ntk'])}")
+            raise ValueError(
+                f"kind: expected 'ckn' or 'ntk', got {self.kind!r}{nearest(str(self.kind), ['ckn', 'ntk'])}"
+            )
         if self.kind == "ntk":
             self._check_tangent()
 
@@ -76,7 +78,8 @@ class ConvKernel:
                     f"kind: the tangent kernel needs a finite kappa'(1), which {layer.kernel} of layer {number} has not"
                 )
 
-    # ------------------------------------------------------------------------------------------------------ Gram matrices
+    # ------------------------------------------------------------------------------------------------------ Gram
+    # matrices
 
     def gram(
         self,
@@ -147,12 +150,25 @@ class ConvKernel:
         return plan.timed(self._probe(x, y, plan, tangent))
 
     def _make_plan(
-        self, x: Tensor, y: Tensor | None, memory: int | float | str | None, dtype: torch.dtype, tangent: bool, results: int
+        self,
+        x: Tensor,
+        y: Tensor | None,
+        memory: int | float | str | None,
+        dtype: torch.dtype,
+        tangent: bool,
+        results: int,
     ) -> Plan:
         budget = None if memory is None else parse_bytes(memory)
         columns = None if y is None else len(y)
         return make_plan(
-            self.arch, tuple(x.shape[1:]), len(x), columns, dtype=dtype, results=results, tangent=tangent, memory=budget
+            self.arch,
+            tuple(x.shape[1:]),
+            len(x),
+            columns,
+            dtype=dtype,
+            results=results,
+            tangent=tangent,
+            memory=budget,
         )
 
     @torch.no_grad()
@@ -214,7 +230,8 @@ class ConvKernel:
             best = min(best, time.perf_counter() - start)
         return best / (len(left.ckn) * len(right.ckn))
 
-    # -------------------------------------------------------------------------------------------------- one signal at once
+    # -------------------------------------------------------------------------------------------------- one signal at
+    # once
 
     def diag(self, X: Any, *, dtype: torch.dtype = torch.float64) -> Any:
         """``K(x_i, x_i)``, shape (n,), in the kind of `X`; differentiable for tensors that require a gradient."""
@@ -241,6 +258,7 @@ class ConvKernel:
         for part_x, part_y in zip(self._parts(left), self._parts(right), strict=True):
             pass_x, pass_y = (self_pass(self.arch, part, tangent=tangent) for part in (part_x, part_y))
             cross = cross_pass(self.arch, pass_x, pass_y, tangent=tangent, elementwise=True)[tangent]
+            assert cross is not None
             squares.append(_pick(pass_x, tangent) + _pick(pass_y, tangent) - 2 * cross)
         square = torch.cat(squares)
         positive = square > 0
@@ -270,7 +288,7 @@ def _signals(X: Any, Y: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]
 
 
 def _like(result: Tensor, example: Any) -> Any:
-    """torch for torch, numpy for anything else."""
+    """Torch for torch, numpy for anything else."""
     return result if isinstance(example, Tensor) else result.numpy()
 
 

@@ -12,8 +12,8 @@ and the tangent kernel, starting from T_0 = K_0,
 
 The results are the traces over positions, ``sum_u K_n(u, u)`` and ``sum_u T_n(u, u)``.
 
-References: J. Mairal, P. Koniusz, Z. Harchaoui and C. Schmid, "Convolutional kernel networks", NeurIPS 2014; A. Bietti and
-J. Mairal, "On the inductive bias of neural tangent kernels", NeurIPS 2019, proposition 2.
+References: J. Mairal, P. Koniusz, Z. Harchaoui and C. Schmid, "Convolutional kernel networks", NeurIPS 2014; A. Bietti
+and J. Mairal, "On the inductive bias of neural tangent kernels", NeurIPS 2019, proposition 2.
 """
 
 from __future__ import annotations
@@ -133,7 +133,12 @@ def cross_pass(
 
 
 def _map_and_pool(
-    arch: Architecture, layer: Layer, inner: Tensor, tangents: Tensor | None, norms: tuple[Tensor, Tensor], axes: int
+    arch: Architecture,
+    layer: Layer,
+    inner: Tensor,
+    tangents: Tensor | None,
+    norms: tuple[Tensor, Tensor],
+    axes: int,
 ) -> tuple[Tensor, Tensor | None]:
     """A M, on the kernel and on the tangent kernel, from the inner products of patches."""
     mapped = homogeneous(layer.kernel, inner, *norms)

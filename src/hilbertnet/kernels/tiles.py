@@ -84,7 +84,8 @@ class Plan:
         for top in range(0, self.rows, self.side):
             for left in range(top if self.symmetric else 0, self.columns, self.side):
                 yield Tile(
-                    slice(top, min(top + self.side, self.rows)), slice(left, min(left + self.side, self.columns))
+                    slice(top, min(top + self.side, self.rows)),
+                    slice(left, min(left + self.side, self.columns)),
                 )
 
     def __str__(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from hilbertnet.architecture.layers import Architecture
 from hilbertnet.architecture.operators import antialias
-from hilbertnet.networks.filters import TooFewPatches, sample_patches, spherical_kmeans
+from hilbertnet.networks.filters import sample_patches, spherical_kmeans
 from hilbertnet.networks.inverse_root import Regularization
 from hilbertnet.networks.layer import CKNLayer
 from hilbertnet.progress import Progress, track
@@ -39,8 +39,8 @@ class CKN(nn.Module):
     axes
         Axes of space: 2 for images (n, channels, height, width), 1 for signals (n, channels, length).
     regularization, epsilon
-        Of the inverse square roots: ``"root"``, 1/(sqrt(l) + eps) with eps = 0.01, or ``"eigenvalue"``, (l + eps)^(-1/2) with
-        eps = 0.001; eps = 0 is the pseudo-inverse, exact on the filters.
+        Of the inverse square roots: ``"root"``, 1/(sqrt(l) + eps) with eps = 0.01, or ``"eigenvalue"``, (l +
+        eps)^(-1/2) with eps = 0.001; eps = 0 is the pseudo-inverse, exact on the filters.
     generator
         Seed or ``torch.Generator`` of the random unit filters it starts with.
 
@@ -98,7 +98,21 @@ class CKN(nn.Module):
     @property
     def filters(self) -> tuple[int, ...]:
         """How many filters in each layer."""
-        return tuple(len(layer.filters) for layer in self.layers)
+        return tuple(len(layer.filters) for layer in self._stack)
+
+    @property
+    def _stack(self) -> list[CKNLayer]:
+        return cast(list[CKNLayer], list(self.layers))
+
+    @property
+    def _weight(self) -> Tensor:
+        """Some parameter: it has the network's dtype and device."""
+        return self._stack[0].filters
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the filters, in which the network computes."""
+        return self._weight.dtype
 
     def output_shape(self, space: tuple[int, ...]) -> tuple[int, ...]:
         """Shape (channels, *space) of the last layer's maps, for an input of spatial shape `space`."""
@@ -131,13 +145,14 @@ class CKN(nn.Module):
 
         def apply(x: Tensor) -> Tensor:
             x = antialias(x, self.arch.sigma0, self.arch)
-            for layer in self.layers[:count]:
+            for layer in self._stack[:count]:
                 x = layer(x)
             return x
 
         return apply
 
-    # ------------------------------------------------------------------------------------------------------------ filters
+    # ------------------------------------------------------------------------------------------------------------
+    # filters
 
     @torch.no_grad()
     def fit_filters_(
@@ -163,7 +178,8 @@ class CKN(nn.Module):
         iterations
             At most so many passes of k-means.
         allow_fewer
-            Where there are fewer distinct patches than filters, keep as many filters as there are patches instead of failing.
+            Where there are fewer distinct patches than filters, keep as many filters as there are patches instead of
+            failing.
         progress
             ``None`` (a bar on a terminal), ``True``, ``False`` or a callable of (done, total).
 
@@ -175,42 +191,49 @@ class CKN(nn.Module):
         Raises
         ------
         ValueError
-            If the signals do not suit the network, all patches are zero, or there are fewer distinct patches than filters.
+            If the signals do not suit the network, all patches are zero, or there are fewer distinct patches than
+            filters.
         """
-        weight = self.layers[0].filters
+        weight = self._weight
         x = as_signals(x, "x", dtype=weight.dtype).to(weight.device)
         self._check(x)
         if isinstance(patches, bool) or not isinstance(patches, int) or patches < 1:
             raise ValueError(f"patches: expected a whole number of at least 1, got {patches!r}")
         rng, batch = as_rng(generator), self._batch(tuple(x.shape[2:]))
-        was_training = [layer.training for layer in self.layers]
+        was_training = [layer.training for layer in self._stack]
         self.layers.eval()  # the projections of the layers below are computed once
         try:
-            for index, layer in enumerate(track(self.layers, progress, label="filters")):
+            for index, layer in enumerate(track(self._stack, progress, label="filters")):
                 samples = sample_patches(
-                    x, patches, layer.layer.patch, self.arch, rng, before=self._below(index), batch=batch
+                    x,
+                    patches,
+                    layer.layer.patch,
+                    self.arch,
+                    rng,
+                    before=self._below(index),
+                    batch=batch,
                 )
-                self._cluster_(index, samples, rng, iterations, allow_fewer)
+                try:
+                    centres = spherical_kmeans(
+                        samples,
+                        self.filters[index],
+                        rng,
+                        iterations=iterations,
+                        allow_fewer=allow_fewer,
+                    )
+                except ValueError as error:
+                    raise ValueError(f"layer {index + 1}: {error}") from None
+                layer.set_filters_(centres)
         finally:
-            for layer, mode in zip(self.layers, was_training, strict=True):
+            for layer, mode in zip(self._stack, was_training, strict=True):
                 layer.train(mode)
         return self
 
-    def _cluster_(
-        self, index: int, samples: Tensor, rng: torch.Generator, iterations: int, allow_fewer: bool
-    ) -> None:
-        try:
-            centres = spherical_kmeans(samples, self.filters[index], rng, iterations=iterations)
-        except TooFewPatches as error:
-            if not allow_fewer:
-                raise ValueError(f"layer {index + 1}: {error}") from None
-            centres = spherical_kmeans(samples, error.found, rng, iterations=iterations)
-        self.layers[index].set_filters_(centres)
-
-    # ----------------------------------------------------------------------------------------------------------- features
+    # -----------------------------------------------------------------------------------------------------------
+    # features
 
     def _batch(self, space: tuple[int, ...]) -> int:
-        item = self.layers[0].filters.element_size()
+        item = self._weight.element_size()
         shapes = self.arch.shapes(space)
         largest = max(count * math.prod(patched) for count, (patched, _) in zip(self.filters, shapes, strict=True))
         return max(1, _BATCH_BYTES // (item * largest))
@@ -232,10 +255,17 @@ class CKN(nn.Module):
             Shape (n, filters * positions).
         """
         weight = self.layers[0].filters
-        x = as_signals(x, "x", dtype=None if isinstance(x, Tensor) and x.dtype == weight.dtype else weight.dtype)
+        x = as_signals(
+            x,
+            "x",
+            dtype=None if isinstance(x, Tensor) and x.dtype == weight.dtype else weight.dtype,
+        )
         self._check(x)
         result = torch.empty(
-            len(x), math.prod(self.output_shape(tuple(x.shape[2:]))), dtype=weight.dtype, device=weight.device
+            len(x),
+            math.prod(self.output_shape(tuple(x.shape[2:]))),
+            dtype=weight.dtype,
+            device=weight.device,
         )
         step = self._batch(tuple(x.shape[2:]))
         for start in track(range(0, len(x), step), progress, label="features"):
@@ -250,11 +280,12 @@ class CKN(nn.Module):
         """``||Phi(x_i)||`` for every i, shape (n,), float64."""
         return self(x).double().flatten(1).norm(dim=1)
 
-    # ---------------------------------------------------------------------------------------------------------- save, load
+    # ---------------------------------------------------------------------------------------------------------- save,
+    # load
 
     def config(self) -> dict[str, Any]:
         """What JSON keeps of the network; its filters are tensors."""
-        first = self.layers[0]
+        first = self._stack[0]
         return {
             "kind": "CKN",
             "architecture": self.arch.to_dict(),
@@ -269,7 +300,11 @@ class CKN(nn.Module):
     def from_config(cls, config: dict[str, Any], tensors: dict[str, Tensor], prefix: str = "") -> CKN:
         """The network that `config` described, with the filters found in `tensors`."""
         keys = ("in_channels", "filters", "axes", "regularization", "epsilon")
-        net = cls(Architecture.from_dict(config["architecture"]), **{key: config[key] for key in keys}, generator=0)
+        net = cls(
+            Architecture.from_dict(config["architecture"]),
+            **{key: config[key] for key in keys},
+            generator=0,
+        )
         state = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
         net.to(state["layers.0.filters"].dtype).load_state_dict(state)
         return net.eval()

@@ -1,13 +1,12 @@
 """Filters without labels: random patches, clustered on the sphere.
 
-References: J. Mairal, "End-to-end kernel learning with supervised convolutional kernel networks", NeurIPS 2016; K. Zhang,
-I. Tsang and J. Kwok, "Improved Nyström low-rank approximation and error analysis", ICML 2008 (k-means centres as anchors);
-D. Arthur and S. Vassilvitskii, "k-means++", SODA 2007.
+References: J. Mairal, "End-to-end kernel learning with supervised convolutional kernel networks", NeurIPS 2016; K.
+Zhang, I. Tsang and J. Kwok, "Improved Nyström low-rank approximation and error analysis", ICML 2008 (k-means centres as
+anchors); D. Arthur and S. Vassilvitskii, "k-means++", SODA 2007.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable
 
@@ -18,21 +17,11 @@ from torch.nn import functional
 
 from hilbertnet.architecture.operators import Conventions, patch_length, patch_windows
 
-__all__ = ["TooFewPatches", "sample_patches", "spherical_kmeans"]
+__all__ = ["sample_patches", "spherical_kmeans"]
 
 _CHUNK_ENTRIES = 2**24  # of a block of cosines: 64 MB in float32
 _ROUNDS = 6
 _START_PER_CLUSTER = 100  # k-means++ looks at this many samples for each cluster
-
-
-class TooFewPatches(ValueError):
-    """There are fewer distinct patches, `found`, than filters to learn from them."""
-
-    def __init__(self, found: int, clusters: int) -> None:
-        super().__init__(
-            f"filters: expected at most {found} filters, the number of distinct patches, got {clusters}"
-        )
-        self.found = found
 
 
 def sample_patches(
@@ -135,6 +124,7 @@ def spherical_kmeans(
     *,
     iterations: int = 100,
     tolerance: float = 1e-6,
+    allow_fewer: bool = False,
 ) -> Float[Tensor, "clusters entries"]:
     """Unit vectors that maximize the mean cosine of each sample with the nearest of them.
 
@@ -150,6 +140,8 @@ def spherical_kmeans(
         At most so many passes.
     tolerance
         Stop when the mean cosine changes by less than this share of itself.
+    allow_fewer
+        Where there are fewer distinct samples than clusters, return as many clusters as there are distinct samples.
 
     Returns
     -------
@@ -158,10 +150,14 @@ def spherical_kmeans(
 
     Raises
     ------
-    TooFewPatches
-        If there are fewer distinct samples than clusters.
+    ValueError
+        If there are fewer distinct samples than clusters, unless `allow_fewer`.
     """
     centres = _plus_plus(samples, clusters, generator)
+    if len(centres) < clusters and not allow_fewer:
+        raise ValueError(
+            f"filters: expected at most {len(centres)} filters, the number of distinct patches, got {clusters}"
+        )
     previous = -math.inf
     for _ in range(iterations):
         cosines, nearest = _assign(samples, centres)
@@ -174,18 +170,19 @@ def spherical_kmeans(
 
 
 def _plus_plus(samples: Tensor, clusters: int, generator: torch.Generator) -> Tensor:
-    """k-means++ on the sphere: each start is drawn with probability proportional to 1 - cos to the nearest so far."""
+    """k-means++ on the sphere, on a random part of very many samples unless that has too few distinct ones."""
     limit = max(_START_PER_CLUSTER * clusters, 10_000)
     if len(samples) > limit:
-        subset = samples[torch.randperm(len(samples), generator=generator)[:limit].to(samples.device)]
-        with contextlib.suppress(TooFewPatches):
-            return _plus_plus_from(subset, clusters, generator)
+        part = samples[torch.randperm(len(samples), generator=generator)[:limit].to(samples.device)]
+        starts = _plus_plus_from(part, clusters, generator)
+        if len(starts) == clusters:
+            return starts
     return _plus_plus_from(samples, clusters, generator)
 
 
 def _plus_plus_from(samples: Tensor, clusters: int, generator: torch.Generator) -> Tensor:
-    first = int(torch.randint(len(samples), (1,), generator=generator))
-    chosen = [first]
+    """Each start is drawn with probability proportional to 1 - cos to the nearest so far, until none is distinct."""
+    chosen = [int(torch.randint(len(samples), (1,), generator=generator))]
     gaps = torch.full((len(samples),), math.inf, dtype=torch.float64, device=samples.device)
     same = 16 * torch.finfo(samples.dtype).eps  # 1 - cos of equal vectors is this small
     while len(chosen) < clusters:
@@ -193,7 +190,7 @@ def _plus_plus_from(samples: Tensor, clusters: int, generator: torch.Generator) 
         gaps[gaps < same] = 0.0
         mass = gaps.cumsum(0)
         if not float(mass[-1]) > 0:
-            raise TooFewPatches(len(chosen), clusters)
+            break
         draw = torch.rand(1, generator=generator, dtype=torch.float64).to(samples.device) * mass[-1]
         chosen.append(min(int(torch.searchsorted(mass, draw, right=True)), len(samples) - 1))
     return samples[torch.tensor(chosen, device=samples.device)]

@@ -2,10 +2,11 @@
 
 For eigenvalues l and s = sqrt(l), the two published forms are ``1 / (s + eps)`` ("root") and ``(l + eps)^(-1/2)``
 ("eigenvalue"). With eps = 0 both are the pseudo-inverse square root. The derivative of a matrix function has divided
-differences (f(l_i) - f(l_j)) / (l_i - l_j), which here simplify to forms without eigenvalue gaps, so repeated eigenvalues
-do no harm.
+differences (f(l_i) - f(l_j)) / (l_i - l_j), which here simplify to forms without eigenvalue gaps, so repeated
+eigenvalues do no harm.
 
-Reference: J. Mairal, "End-to-end kernel learning with supervised convolutional kernel networks", NeurIPS 2016, appendix A.
+Reference: J. Mairal, "End-to-end kernel learning with supervised convolutional kernel networks", NeurIPS 2016, appendix
+A.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class _InverseRoot(torch.autograd.Function):
         return (vectors * inverse) @ vectors.T
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         vectors, roots, inverse = ctx.saved_tensors
         sums = roots[:, None] + roots[None, :]
         # both s vanish only where the derivative is infinite; rounding decides which eigenvalues those are

@@ -1,8 +1,8 @@
 """One Nyström layer: x -> A psi(P x), with psi(z) = ||z|| kappa(Z'Z)^(-1/2) kappa(Z'z / ||z||) for unit filters Z.
 
 psi(z) holds coordinates of the projection of phi(z) on the span of phi(Z), so its inner products are the kernel of
-projections: exact on the filters, never more expansive than phi. Pooling commutes with the projection matrix and comes first,
-where there are more positions.
+projections: exact on the filters, never more expansive than phi. Pooling commutes with the projection matrix and comes
+first, where there are more positions.
 
 References: C. Williams and M. Seeger, "Using the Nyström method to speed up kernel machines", NeurIPS 2000; J. Mairal,
 "End-to-end kernel learning with supervised convolutional kernel networks", NeurIPS 2016, equation (6).
@@ -20,7 +20,12 @@ from torch.nn import functional
 
 from hilbertnet.architecture.dot_product import homogeneous
 from hilbertnet.architecture.layers import Architecture, Layer
-from hilbertnet.architecture.operators import pad_for_patches, patch_norms, patch_scale, pool_features
+from hilbertnet.architecture.operators import (
+    pad_for_patches,
+    patch_norms,
+    patch_scale,
+    pool_features,
+)
 from hilbertnet.networks.inverse_root import PUBLISHED_EPSILON, Regularization, inverse_square_root
 
 __all__ = ["CKNLayer"]
@@ -49,8 +54,8 @@ class CKNLayer(nn.Module):
     Attributes
     ----------
     filters
-        Unit filters, a parameter of shape (filters, in_channels, patch, patch), or (filters, in_channels, patch) for signals.
-        They do not require a gradient until asked to.
+        Unit filters, a parameter of shape (filters, in_channels, patch, patch), or (filters, in_channels, patch) for
+        signals. They do not require a gradient until asked to.
     """
 
     def __init__(

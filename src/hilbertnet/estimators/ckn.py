@@ -1,0 +1,422 @@
+"""Unsupervised convolutional kernel networks as scikit-learn estimators."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import (
+    BaseEstimator,
+    ClassifierMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+)
+from sklearn.utils import check_random_state
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from hilbertnet.architecture import Architecture
+from hilbertnet.estimators.inputs import like_input, read_architecture, read_labels, read_signals
+from hilbertnet.networks import CKN
+from hilbertnet.networks.inverse_root import Regularization
+from hilbertnet.progress import Progress
+from hilbertnet.records import load_tensors, save_tensors
+from hilbertnet.solvers.linear import (
+    LAMBDAS,
+    LOSSES,
+    LinearHead,
+    Loss,
+    ValidationPoint,
+    fit_head,
+    select_lambda,
+    validation_folds,
+    with_features_scaled,
+)
+
+__all__ = ["CKNClassifier", "CKNFeatures"]
+
+_PATCHES_PER_FILTER, _LEAST_PATCHES = 60, 10_000
+
+
+class _CKNEstimator(BaseEstimator):
+    """What the two estimators share: fitting the network and encoding."""
+
+    architecture: Architecture | str | None
+    filters: Sequence[int] | None
+    input_shape: tuple[int, ...] | None
+    patches: int | None
+    iterations: int
+    regularization: Regularization
+    epsilon: float | None
+    random_state: Any
+    device: str | None
+    progress: Progress
+
+    def _generator(self) -> torch.Generator:
+        if isinstance(self.random_state, torch.Generator):
+            return self.random_state
+        seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
+        return torch.Generator().manual_seed(int(seed))
+
+    def _fit_network(self, X: Any, generator: torch.Generator) -> Tensor:
+        """Fit ``network_`` and return the signals, on its device."""
+        signals = read_signals(self, X, reset=True)
+        space = tuple(signals.shape[2:])
+        arch, preset_filters = read_architecture(self.architecture, space)
+        arch.shapes(space)
+        counts = self.filters if self.filters is not None else preset_filters or _default_filters(len(arch.layers))
+        counts = [counts] if isinstance(counts, int) else [int(count) for count in counts]
+        network = CKN(
+            arch,
+            signals.shape[1],
+            counts,
+            axes=len(space),
+            regularization=self.regularization,
+            epsilon=self.epsilon,
+            generator=generator,
+        )
+        device = signals.device if self.device is None else torch.device(self.device)
+        patches = max(_LEAST_PATCHES, _PATCHES_PER_FILTER * max(counts)) if self.patches is None else self.patches
+        signals = signals.to(device)
+        self.network_ = network.to(device, signals.dtype).eval()
+        self.network_.fit_filters_(
+            signals,
+            patches=patches,
+            generator=generator,
+            iterations=self.iterations,
+            allow_fewer=True,
+            progress=self.progress,
+        )
+        if list(self.network_.filters) != counts and self.filters is not None:
+            warnings.warn(
+                f"filters: {counts} asked for, but the training data have only so many distinct patches: "
+                f"{list(self.network_.filters)} kept",
+                stacklevel=3,
+            )
+        return signals
+
+    def _encode(self, X: Any) -> Tensor:
+        check_is_fitted(self)
+        signals = read_signals(self, X, dtype=self.network_.dtype, reset=False)
+        return self.network_.encode(signals, progress=self.progress)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        return tags
+
+
+def _default_filters(layers: int) -> tuple[int, ...]:
+    return (256,) if layers == 1 else (64, *(256,) * (layers - 1))
+
+
+class CKNFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _CKNEstimator):
+    """Features of an unsupervised convolutional kernel network.
+
+    Training signals in float32 are computed in float32, those in float64 in float64 (twice the memory and time), and
+    whole numbers in float32.
+
+    Parameters
+    ----------
+    architecture : Architecture, str or None
+        The architecture, its text form such as ``"3 exp(0.6) gauss2 | 3 exp(0.6) gauss5"``, a preset's name, or
+        ``None`` for a default by the size of the input.
+    filters : sequence of int or None
+        Filters of each layer; default those of the preset, or (64, 256, ...). Where the data have fewer distinct
+        patches, as many are kept.
+    input_shape : tuple or None
+        (channels, height, width) or (channels, length) of flattened rows. Rows without it are one position of many
+        channels.
+    patches : int or None
+        Patches clustered in each layer; default 60 for each filter of the widest layer, at least 10,000.
+    iterations : int
+        At most so many passes of k-means.
+    regularization, epsilon
+        Of the inverse square roots, see `hilbertnet.networks.CKN`.
+    random_state : int, RandomState, torch.Generator or None
+        Of filters.
+    device : str or None
+        Where to compute; default that of the input.
+    progress : bool, callable or None
+        See `hilbertnet.progress`.
+
+    Attributes
+    ----------
+    network_ : CKN
+        The fitted network.
+    signal_shape_ : tuple
+        (channels, *space) of the training signals.
+    n_features_in_ : int
+        Values of one signal.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.linear_model import RidgeClassifier
+    >>> from sklearn.pipeline import make_pipeline
+    >>> X, y = load_digits(return_X_y=True)
+    >>> features = CKNFeatures("3 exp(0.6) - | 3 exp(0.6) gauss2", (16, 32), input_shape=(1, 8, 8), random_state=0)
+    >>> model = make_pipeline(features, RidgeClassifier()).fit(X[:900] / 16, y[:900])
+    >>> bool(model.score(X[900:] / 16, y[900:]) > 0.94)
+    True
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture | str | None = None,
+        filters: Sequence[int] | None = None,
+        *,
+        input_shape: tuple[int, ...] | None = None,
+        patches: int | None = None,
+        iterations: int = 20,
+        regularization: Regularization = "root",
+        epsilon: float | None = None,
+        random_state: Any = None,
+        device: str | None = None,
+        progress: Progress = False,
+    ) -> None:
+        self.architecture = architecture
+        self.filters = filters
+        self.input_shape = input_shape
+        self.patches = patches
+        self.iterations = iterations
+        self.regularization = regularization
+        self.epsilon = epsilon
+        self.random_state = random_state
+        self.device = device
+        self.progress = progress
+
+    def fit(self, X: Any, y: Any = None) -> CKNFeatures:
+        """Learn the filters of all layers, without labels.
+
+        Parameters
+        ----------
+        X
+            Images (n, channels, height, width), signals (n, channels, length) or rows (n, features).
+        y
+            Ignored.
+        """
+        self._fit_network(X, self._generator())
+        return self
+
+    def transform(self, X: Any) -> Any:
+        """Features, shape (n, channels * positions), in the kind of `X` and the dtype of the training signals."""
+        return like_input(self._encode(X), X)
+
+    @property
+    def _n_features_out(self) -> int:
+        return int(np.prod(self.network_.output_shape(self.signal_shape_[1:])))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+
+def _has_probabilities(estimator: CKNClassifier) -> bool:
+    if estimator.loss != "logistic":
+        raise AttributeError(f"predict_proba needs loss='logistic', got {estimator.loss!r}")
+    return True
+
+
+class CKNClassifier(ClassifierMixin, _CKNEstimator):
+    """A linear classifier on the features of an unsupervised convolutional kernel network.
+
+    Features are centred and scaled to a mean squared norm of one; lambda, the weight of ``||W||^2 / 2`` beside the mean
+    loss, is chosen on held-out folds of the training data, then the head is fitted on all of them.
+
+    Parameters
+    ----------
+    architecture, filters, input_shape, patches, iterations, regularization, epsilon, random_state, device, progress
+        See `CKNFeatures`.
+    loss : str
+        ``"squared_hinge"`` (one against all), ``"logistic"`` or ``"ridge"``.
+    alpha : float or None
+        lambda; ``None`` chooses it among `alphas`.
+    alphas : sequence of float or None
+        Values to try; default 1e-1 ... 1e-8.
+    validation : int, float or None
+        Folds of the cross-validation that chooses lambda, or the share of one held-out set; default 5 folds below 5,000
+        examples, one fifth held out above.
+
+    Attributes
+    ----------
+    network_ : CKN
+        The fitted network.
+    head_ : LinearHead
+        The fitted head, on raw features.
+    alpha_ : float
+        The lambda used.
+    validation_curve_ : list of ValidationPoint
+        Accuracy and loss on held-out folds for every lambda tried; empty if `alpha` was given.
+    classes_ : array
+        Labels.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> X, y = load_digits(return_X_y=True)
+    >>> model = CKNClassifier(filters=(16, 32), input_shape=(1, 8, 8), random_state=0).fit(X[:900] / 16, y[:900])
+    >>> bool(model.score(X[900:] / 16, y[900:]) > 0.95)
+    True
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture | str | None = None,
+        filters: Sequence[int] | None = None,
+        *,
+        input_shape: tuple[int, ...] | None = None,
+        loss: Loss = "squared_hinge",
+        alpha: float | None = None,
+        alphas: Sequence[float] | None = None,
+        validation: int | float | None = None,
+        patches: int | None = None,
+        iterations: int = 20,
+        regularization: Regularization = "root",
+        epsilon: float | None = None,
+        random_state: Any = None,
+        device: str | None = None,
+        progress: Progress = False,
+    ) -> None:
+        self.architecture = architecture
+        self.filters = filters
+        self.input_shape = input_shape
+        self.loss = loss
+        self.alpha = alpha
+        self.alphas = alphas
+        self.validation = validation
+        self.patches = patches
+        self.iterations = iterations
+        self.regularization = regularization
+        self.epsilon = epsilon
+        self.random_state = random_state
+        self.device = device
+        self.progress = progress
+
+    def fit(self, X: Any, y: Any) -> CKNClassifier:
+        """Learn the filters without labels, then the linear head.
+
+        Parameters
+        ----------
+        X
+            Images (n, channels, height, width), signals (n, channels, length) or rows (n, features).
+        y
+            Labels, shape (n,).
+        """
+        if self.loss not in LOSSES:
+            raise ValueError(f"loss: expected one of {', '.join(LOSSES)}, got {self.loss!r}")
+        lambdas = _check_lambdas(self.alpha, self.alphas)
+        if y is None:
+            raise ValueError("requires y to be passed, but the target y is None")
+        self.classes_, labels = read_labels(y)
+        generator = self._generator()
+        signals = self._fit_network(X, generator)
+        if len(signals) != len(labels):
+            raise ValueError(f"y: expected {len(signals)} labels, as many as signals in X, got {len(labels)}")
+        features = self.network_.encode(signals, progress=self.progress)
+        mean = features.mean(0)
+        features -= mean
+        # a mean of squared norms; 0 where all examples are equal
+        scale = 1.0 / max(float(features.square().sum(1).mean()) ** 0.5, 1e-12)
+        features *= scale
+        head = self._fit_head(features, labels.to(features.device), lambdas, generator)
+        self.head_ = with_features_scaled(head, mean, scale)
+        return self
+
+    def _fit_head(
+        self, features: Tensor, labels: Tensor, lambdas: Sequence[float], generator: torch.Generator
+    ) -> LinearHead:
+        count = len(self.classes_)
+        self.validation_curve_: list[ValidationPoint] = []
+        self.alpha_ = lambdas[0]
+        if len(lambdas) > 1:
+            folds = validation_folds(labels, self.validation, generator)
+            self.alpha_, self.validation_curve_ = select_lambda(
+                features, labels, count, self.loss, lambdas, folds, progress=self.progress
+            )
+        return fit_head(features, labels, count, self.loss, self.alpha_)
+
+    def decision_function(self, X: Any) -> Any:
+        """Decision values, shape (n,) for two classes and (n, classes) for more, in the kind of `X`."""
+        scores = self.head_.scores(self._encode(X)) if hasattr(self, "head_") else self._encode(X)
+        return like_input(scores[:, 0] if scores.shape[1] == 1 else scores, X)
+
+    def predict(self, X: Any) -> Any:
+        """Labels, shape (n,): an array, or a tensor if `X` is one and labels are numbers."""
+        check_is_fitted(self)
+        found = self.classes_[self.head_.classes(self._encode(X)).cpu().numpy()]
+        return torch.from_numpy(found) if isinstance(X, Tensor) and found.dtype.kind in "iufb" else found
+
+    @available_if(_has_probabilities)
+    def predict_proba(self, X: Any) -> Any:
+        """Probabilities of the classes, shape (n, classes), for ``loss="logistic"``."""
+        scores = torch.as_tensor(self.decision_function(X))
+        both = torch.stack([-scores / 2, scores / 2], dim=1) if scores.ndim == 1 else scores
+        return like_input(both.softmax(dim=1), X)
+
+    # ---------------------------------------------------------------------------------------------------------- save,
+    # load
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted model to one safetensors file; parameters of the fit are kept in its header."""
+        check_is_fitted(self)
+        tensors = {f"network.{name}": value for name, value in self.network_.state_dict().items()}
+        tensors |= {"head.weight": self.head_.weight, "head.bias": self.head_.bias}
+        header = {
+            "kind": "CKNClassifier",
+            "network": self.network_.config(),
+            "signal_shape": list(self.signal_shape_),
+            "input_shape": None if self.input_shape is None else list(self.input_shape),
+            "loss": self.head_.loss,
+            "lambda": self.head_.lam,
+            "classes": self.classes_.tolist(),
+            "classes_dtype": self.classes_.dtype.str,
+            "validation_curve": [asdict(point) for point in self.validation_curve_],
+        }
+        save_tensors(path, tensors, header)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> CKNClassifier:
+        """Read what `save` wrote: a fitted model that predicts the same.
+
+        Raises
+        ------
+        ValueError
+            If the file is not a saved classifier.
+        """
+        tensors, header = load_tensors(path, "CKNClassifier")
+        network = CKN.from_config(header["network"], tensors, prefix="network.")
+        shape = header["input_shape"]
+        model = cls(
+            network.arch,
+            network.filters,
+            input_shape=None if shape is None else tuple(shape),
+            loss=header["loss"],
+            alpha=header["lambda"],
+            regularization=header["network"]["regularization"],
+            epsilon=header["network"]["epsilon"],
+        )
+        model.network_ = network
+        model.signal_shape_ = tuple(header["signal_shape"])
+        model.n_features_in_ = int(np.prod(model.signal_shape_))
+        model.classes_ = np.array(header["classes"], dtype=header["classes_dtype"])
+        model.alpha_ = header["lambda"]
+        model.validation_curve_ = [ValidationPoint(**point) for point in header["validation_curve"]]
+        model.head_ = LinearHead(tensors["head.weight"], tensors["head.bias"], header["lambda"], header["loss"])
+        return model
+
+
+def _check_lambdas(alpha: float | None, alphas: Sequence[float] | None) -> tuple[float, ...]:
+    name, values = (
+        ("alpha", (alpha,)) if alpha is not None else ("alphas", LAMBDAS if alphas is None else tuple(alphas))
+    )
+    if not values or not all(np.isreal(value) and 0 < value < np.inf for value in values):
+        raise ValueError(f"{name}: expected positive finite numbers, got {values if name == 'alphas' else alpha!r}")
+    return tuple(map(float, values))

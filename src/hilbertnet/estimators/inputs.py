@@ -1,0 +1,123 @@
+"""How estimators read their input: images, signals, flattened rows; arrays and tensors; labels."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+from sklearn.utils import assert_all_finite
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_array, column_or_1d, validate_data
+from torch import Tensor
+
+from hilbertnet.architecture import Architecture, default_architecture, preset
+from hilbertnet.architecture.presets import PRESETS
+from hilbertnet.signals import as_signals
+
+__all__ = ["like_input", "read_architecture", "read_labels", "read_signals"]
+
+
+def read_signals(estimator: BaseEstimator, X: Any, *, reset: bool, dtype: torch.dtype | None = None) -> Tensor:
+    """Check `X` as scikit-learn does and return signals (n, channels, *space).
+
+    Parameters
+    ----------
+    estimator
+        Its ``input_shape`` unflattens rows; ``n_features_in_`` and ``signal_shape_`` are set, or compared with.
+    X
+        Images, signals or rows.
+    reset
+        Whether this is ``fit``.
+    dtype
+        Of the result; default that of `X` if it is float32 or float64, float32 for anything else.
+    """
+    shape = _check_input_shape(estimator.input_shape)
+    if not isinstance(X, Tensor) and not hasattr(X, "shape"):
+        X = np.asarray(X)
+    flat = len(X.shape) < 3
+    if isinstance(X, Tensor):
+        values = X if X.is_floating_point() or X.is_complex() else X.float()
+    elif flat:
+        values = validate_data(estimator, X, dtype=[np.float32, np.float64], reset=reset)
+    else:
+        values = check_array(X, dtype=[np.float32, np.float64], ensure_2d=False, allow_nd=True, input_name="X")
+    signals = as_signals(values, "X", dtype=dtype)
+    if flat and shape is not None:
+        if math.prod(shape) != signals.shape[1]:
+            raise ValueError(
+                f"X: expected rows of {math.prod(shape)} values, input_shape {shape}, got {signals.shape[1]}"
+            )
+        signals = signals.reshape(-1, *shape)
+    elif shape is not None and tuple(signals.shape[1:]) != shape:
+        raise ValueError(f"X: expected shape (n, {', '.join(map(str, shape))}), got {tuple(signals.shape)}")
+    _remember(estimator, signals, reset)
+    return signals
+
+
+def _remember(estimator: BaseEstimator, signals: Tensor, reset: bool) -> None:
+    found = tuple(signals.shape[1:])
+    if reset:
+        estimator.signal_shape_ = found
+        estimator.n_features_in_ = math.prod(found)
+    elif found != estimator.signal_shape_:
+        expected = ", ".join(map(str, estimator.signal_shape_))
+        raise ValueError(f"X: expected shape (n, {expected}) as in fit, got {tuple(signals.shape)}")
+
+
+def _check_input_shape(shape: Any) -> tuple[int, ...] | None:
+    if shape is None:
+        return None
+    good = isinstance(shape, tuple | list) and len(shape) in (2, 3)
+    if not good or not all(isinstance(n, int | np.integer) and n > 0 for n in shape):
+        raise ValueError(f"input_shape: expected (channels, height, width) or (channels, length), got {shape!r}")
+    return tuple(map(int, shape))
+
+
+def read_labels(y: Any) -> tuple[NDArray, Tensor]:
+    """The sorted classes of `y`, and the number of each label's class.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two classes, or `y` is not one label for each example.
+    """
+    if isinstance(y, Tensor):
+        y = y.detach().cpu().numpy()
+    y = column_or_1d(y, warn=True)
+    assert_all_finite(y, input_name="y")
+    check_classification_targets(y)
+    if not len(y):
+        raise ValueError("y: expected at least one label, got none")
+    classes, numbers = np.unique(y, return_inverse=True)
+    if len(classes) < 2:
+        raise ValueError(f"y: expected at least two classes, got one class only, {classes[0]!r}")
+    return classes, torch.from_numpy(numbers)
+
+
+def read_architecture(architecture: Any, space: tuple[int, ...]) -> tuple[Architecture, tuple[int, ...] | None]:
+    """The architecture that a parameter names, and the filters its preset fixes.
+
+    Parameters
+    ----------
+    architecture
+        An `Architecture`, its text form, a preset's name, or ``None`` for the default by `space`.
+    space
+        Spatial shape of the input.
+    """
+    if architecture is None:
+        return default_architecture(space), None
+    if isinstance(architecture, Architecture):
+        return architecture, None
+    if architecture in PRESETS:
+        found = preset(architecture)
+        return found.architecture, found.filters
+    return Architecture.parse(architecture), None
+
+
+def like_input(result: Tensor, X: Any) -> Any:
+    """Torch for torch, numpy for anything else."""
+    return result if isinstance(X, Tensor) else result.cpu().numpy()

@@ -1,0 +1,319 @@
+"""Linear heads on features, and which library solves what.
+
+The objective is ``mean_i loss(y_i, W x_i + b) + (lambda / 2) ||W||^2`` with the bias free:
+
+- ``"squared_hinge"``, one against all, ``sum_k max(0, 1 - t_k f_k)^2 / 2``;
+- ``"logistic"``, softmax cross-entropy;
+- ``"ridge"``, ``sum_k (t_k - f_k)^2 / 2``.
+
+scipy's L-BFGS minimizes it in the eigenbasis of the features' covariance (scipy's symmetric solver), where the Hessian
+is close to the identity whatever lambda is: some tens of passes over the data. Features stay in float32 where they are
+and are never copied whole: a validation fold is a vector of weights, not a copy. lambda is chosen on held-out folds of
+the training data only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from hilbertnet.progress import Progress, track
+
+__all__ = [
+    "LAMBDAS",
+    "LOSSES",
+    "LinearHead",
+    "ValidationPoint",
+    "fit_head",
+    "select_lambda",
+    "validation_folds",
+]
+
+Loss = Literal["squared_hinge", "logistic", "ridge"]
+LOSSES: tuple[Loss, ...] = ("squared_hinge", "logistic", "ridge")
+LAMBDAS: tuple[float, ...] = tuple(float(f"1e-{p}") for p in range(1, 9))
+_PATIENCE = 3  # stop the path after so many values of lambda without improvement
+_CHUNK = 4096  # rows converted to float64 at a time
+
+
+@dataclass(frozen=True)
+class LinearHead:
+    """A fitted linear function of features.
+
+    Parameters
+    ----------
+    weight
+        Shape (outputs, features); one output for two classes.
+    bias
+        Shape (outputs,).
+    lam
+        The lambda it was fitted with.
+    loss
+        Its loss.
+    """
+
+    weight: Float[Tensor, "outputs features"]
+    bias: Float[Tensor, " outputs"]
+    lam: float
+    loss: Loss
+
+    def scores(self, features: Float[Tensor, "n features"]) -> Float[Tensor, "n outputs"]:
+        """Decision values."""
+        return torch.addmm(self.bias, features, self.weight.T)
+
+    def classes(self, features: Tensor) -> Int[Tensor, " n"]:
+        """Numbers of the predicted classes."""
+        return _decide(self.scores(features))
+
+
+@dataclass(frozen=True)
+class ValidationPoint:
+    """What validation data say of one lambda: accuracy and mean loss on the held-out folds."""
+
+    lam: float
+    accuracy: float
+    loss: float
+
+
+def _decide(scores: Tensor) -> Tensor:
+    return (scores[:, 0] > 0).long() if scores.shape[1] == 1 else scores.argmax(dim=1)
+
+
+def _targets(labels: Tensor, classes: int, like: Tensor) -> Tensor:
+    """+1 for the label's output and -1 for the others; one output for two classes."""
+    if classes == 2:
+        return (2.0 * labels - 1.0).to(like)[:, None]
+    return (2.0 * functional.one_hot(labels, classes) - 1.0).to(like)
+
+
+def _losses(loss: Loss, scores: Tensor, targets: Tensor) -> Tensor:
+    """The loss of every example."""
+    if loss == "squared_hinge":
+        return 0.5 * (1.0 - targets * scores).clamp(min=0.0).square().sum(1)
+    if loss == "ridge":
+        return 0.5 * (targets - scores).square().sum(1)
+    if targets.shape[1] == 1:
+        return functional.softplus(-targets * scores)[:, 0]
+    return functional.cross_entropy(scores, targets.argmax(1), reduction="none")
+
+
+class _Eigenbasis:
+    """Features in coordinates that are no more than min(n, features), with the eigenvalues of their covariance.
+
+    With more features than examples, coordinates are those of the span of the examples, where a fitted weight lies.
+    """
+
+    def __init__(self, features: Tensor) -> None:
+        from scipy.linalg import eigh
+
+        n, size = features.shape
+        gram = torch.zeros(min(n, size), min(n, size), dtype=torch.float64)
+        blocks = features.split(_CHUNK) if size <= n else features.T.split(_CHUNK)
+        for block in blocks:  # X'X or XX', in float64 block by block
+            part = block.double().cpu()
+            gram += part.T @ part
+        values, vectors = (torch.from_numpy(a) for a in eigh(gram.numpy(), driver="evd", overwrite_a=True))
+        self.values = (values.clamp(min=0.0) / n).to(features)
+        self.vectors: Tensor | None = None
+        self._back: Tensor | None = None
+        if size <= n:
+            self.features, self.vectors = features, vectors.to(features)
+        else:
+            roots = values.clamp(min=0.0).sqrt()
+            kept = roots > roots[-1] * n * torch.finfo(features.dtype).eps
+            self.values = self.values[kept.to(features.device)]
+            left = vectors[:, kept]
+            self.features = (left * roots[kept]).to(features)
+            self._back = (left / roots[kept]).to(features).T @ features  # orthonormal rows
+
+    def rotate(self, weight: Tensor) -> Tensor:
+        """Coordinates to the eigenbasis."""
+        return weight if self.vectors is None else weight @ self.vectors
+
+    def unrotate(self, weight: Tensor) -> Tensor:
+        """Eigenbasis to coordinates."""
+        return weight if self.vectors is None else weight @ self.vectors.T
+
+    def raw(self, weight: Tensor) -> Tensor:
+        """Coordinates to features."""
+        return weight if self._back is None else weight @ self._back
+
+
+def fit_head(
+    features: Float[Tensor, "n features"],
+    labels: Int[Tensor, " n"],
+    classes: int,
+    loss: Loss,
+    lam: float,
+    *,
+    max_iter: int = 1000,
+) -> LinearHead:
+    """Fit a linear head.
+
+    Parameters
+    ----------
+    features
+        Shape (n, features), centred for good conditioning.
+    labels
+        Numbers of classes, 0 ... classes - 1, shape (n,).
+    classes
+        How many classes, at least 2.
+    loss
+        ``"squared_hinge"``, ``"logistic"`` or ``"ridge"``.
+    lam
+        lambda, positive.
+    max_iter
+        Iterations of L-BFGS.
+    """
+    basis, targets = _Eigenbasis(features), _targets(labels, classes, features)
+    weights = torch.ones(len(features), dtype=torch.float64, device=features.device)
+    head = _lbfgs(basis, targets, loss, lam, weights, None, max_iter, 1e-9)
+    return replace(head, weight=basis.raw(head.weight))
+
+
+def _lbfgs(
+    basis: _Eigenbasis,
+    targets: Tensor,
+    loss: Loss,
+    lam: float,
+    weights: Tensor,
+    start: LinearHead | None,
+    max_iter: int,
+    tolerance: float,
+) -> LinearHead:
+    """The head in the coordinates of `basis`; examples of weight 0 are left out."""
+    from scipy.optimize import minimize
+
+    features = basis.features
+    outputs, size = targets.shape[1], features.shape[1]
+    share, targets = weights.double() / weights.sum(), targets.double()
+    scale = (basis.values * (0.25 if loss == "logistic" else 1.0) + lam).rsqrt()
+
+    def unpack(flat: np.ndarray) -> tuple[Tensor, Tensor]:
+        both = torch.from_numpy(flat).to(features).reshape(outputs, size + 1)
+        return basis.unrotate(both[:, :size] * scale), both[:, size]
+
+    def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        weight, bias = unpack(flat)
+        scores = torch.addmm(bias, features, weight.T).double().requires_grad_()
+        value = (share * _losses(loss, scores, targets)).sum()
+        (slope,) = torch.autograd.grad(value, scores)
+        gradient = basis.rotate(slope.to(features).T @ features + lam * weight) * scale
+        both = torch.cat([gradient.double(), slope.sum(0)[:, None]], dim=1)
+        return value.item() + 0.5 * lam * weight.double().square().sum().item(), both.cpu().numpy().ravel()
+
+    first = torch.zeros(outputs, size + 1, dtype=torch.float64)
+    if start is not None:
+        first[:, :size] = basis.rotate(start.weight) / scale
+        first[:, size] = start.bias
+    options = {"maxiter": max_iter, "ftol": tolerance, "gtol": tolerance}
+    with torch.enable_grad():
+        found = minimize(objective, first.numpy().ravel(), jac=True, method="L-BFGS-B", options=options)
+    weight, bias = unpack(found.x)
+    return LinearHead(weight.clone(), bias.clone(), float(lam), loss)
+
+
+def validation_folds(labels: Int[Tensor, " n"], folds: int | float | None, generator: torch.Generator) -> list[Tensor]:
+    """Held-out examples, as boolean masks, stratified by class.
+
+    Parameters
+    ----------
+    labels
+        Numbers of classes, shape (n,).
+    folds
+        A whole number of at least 2: cross-validation. A share in (0, 1): one held-out set. ``None``: 5 folds below
+        5,000 examples, one fifth held out above.
+    generator
+        Of the split, on the CPU.
+    """
+    if folds is None:
+        folds = 5 if len(labels) < 5000 else 0.2
+    if isinstance(folds, bool) or not (0 < folds < 1 or (folds >= 2 and float(folds).is_integer())):
+        raise ValueError(f"validation: expected a number of folds, 2 or more, or a share in (0, 1), got {folds!r}")
+    count = round(1 / folds) if folds < 1 else int(folds)
+    share = folds if folds < 1 else 1 / count
+    # examples in random order, sorted by class: dealing them out in turn stratifies
+    order = torch.randperm(len(labels), generator=generator)
+    order = order[labels.cpu()[order].argsort(stable=True)]
+    masks = []
+    if folds < 1:
+        places = torch.arange(len(labels))
+        held = ((places + 1) * share).floor() > (places * share).floor()
+        masks.append(order[held])
+    else:
+        masks += [order[fold::count] for fold in range(count)]
+    result = []
+    for held_out in masks:
+        mask = torch.zeros(len(labels), dtype=torch.bool)
+        mask[held_out] = True
+        if mask.any() and not mask.all():
+            result.append(mask.to(labels.device))
+    return result
+
+
+def select_lambda(
+    features: Float[Tensor, "n features"],
+    labels: Int[Tensor, " n"],
+    classes: int,
+    loss: Loss,
+    lambdas: Sequence[float],
+    folds: Sequence[Tensor],
+    *,
+    progress: Progress = None,
+) -> tuple[float, list[ValidationPoint]]:
+    """Choose lambda by accuracy on held-out folds, ties by their loss, from the largest value down.
+
+    The path stops after three values in a row that improve nothing.
+
+    Parameters
+    ----------
+    features, labels, classes, loss
+        As in `fit_head`.
+    lambdas
+        Values to try.
+    folds
+        Masks of held-out examples.
+    progress
+        ``None`` (a bar on a terminal), ``True``, ``False`` or a callable of (done, total).
+
+    Returns
+    -------
+    tuple
+        The chosen lambda and the validation curve.
+    """
+    ordered = sorted(map(float, lambdas), reverse=True)
+    basis, targets = _Eigenbasis(features), _targets(labels, classes, features)
+    starts: list[LinearHead | None] = [None] * len(folds)
+    curve: list[ValidationPoint] = []
+    best, since = None, 0
+    for lam in track(ordered, progress, label="lambda"):
+        right, lost, count = 0, 0.0, 0
+        for number, fold in enumerate(folds):
+            head = _lbfgs(basis, targets, loss, lam, (~fold).double(), starts[number], 100, 1e-5)
+            starts[number] = head
+            scores = head.scores(basis.features)[fold]
+            right += int((_decide(scores) == labels[fold]).sum())
+            lost += float(_losses(loss, scores, targets[fold]).double().sum())
+            count += len(scores)
+        curve.append(ValidationPoint(lam, right / count, lost / count))
+        if best is None or (curve[-1].accuracy, -curve[-1].loss) > (best.accuracy, -best.loss):
+            best, since = curve[-1], 0
+        else:
+            since += 1
+        if since >= _PATIENCE:
+            break
+    assert best is not None
+    return best.lam, curve
+
+
+def with_features_scaled(head: LinearHead, mean: Tensor, scale: float) -> LinearHead:
+    """The head on raw features x that equals `head` on ``(x - mean) * scale``."""
+    weight = head.weight * scale
+    return replace(head, weight=weight, bias=head.bias - weight @ mean)

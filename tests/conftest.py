@@ -1,0 +1,28 @@
+"""One thread for each test worker: the tensors here are too small to share."""
+
+import os
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not torch.cuda.is_available():
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture
+def data_folder():
+    folder = os.environ.get("HILBERTNET_DATA")
+    if not folder:
+        pytest.skip("HILBERTNET_DATA names no folder of data sets")
+    return folder

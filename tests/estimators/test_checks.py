@@ -1,0 +1,35 @@
+"""scikit-learn's own battery on every estimator."""
+
+import pytest
+from sklearn.utils.estimator_checks import check_estimator, parametrize_with_checks
+
+from hilbertnet.estimators import (
+    CKNClassifier,
+    CKNFeatures,
+    ConvKernelRidge,
+    ConvKernelRidgeClassifier,
+)
+
+SMALL = {"filters": (16,), "alphas": (1e-2, 1e-4)}
+
+
+@parametrize_with_checks(
+    [
+        CKNFeatures(filters=(16,)),
+        CKNClassifier(**SMALL),
+        CKNClassifier(**SMALL, loss="logistic"),
+        CKNClassifier(**SMALL, loss="ridge"),
+        ConvKernelRidge(),
+        ConvKernelRidgeClassifier(),
+        ConvKernelRidgeClassifier("1 arccos1 -", kind="ntk"),
+    ]
+)
+@pytest.mark.filterwarnings("ignore:filters. .* asked for")  # the battery fits ten rows
+def test_scikit_learn_checks(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("estimator", [CKNFeatures(), CKNClassifier(), ConvKernelRidge(), ConvKernelRidgeClassifier()])
+def test_scikit_learn_checks_with_default_parameters(estimator):
+    check_estimator(estimator)
