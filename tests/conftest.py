@@ -2,8 +2,11 @@
 
 import os
 
-import pytest
-import torch
+for library in ("OMP", "MKL", "OPENBLAS"):  # before torch and numpy load, and for the processes that tests start
+    os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
 
 torch.set_num_threads(1)
 

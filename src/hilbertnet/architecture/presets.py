@@ -185,7 +185,8 @@ def preset(name: str) -> Preset:
     '3 exp(0.5) gauss2 | 1 poly2 - | 3 exp(0.5) gauss2 | 1 poly2 - | 3 exp(0.5) gauss3'
     """
     if name not in PRESETS:
-        raise ValueError(f"preset: unknown name {name!r}{nearest(str(name), PRESETS)}")
+        hint = nearest(str(name), PRESETS) or "; hilbertnet.architecture.PRESETS lists them"
+        raise ValueError(f"preset: unknown name {name!r}{hint}")
     return _all()[name]
 
 

@@ -15,7 +15,6 @@ from sklearn.utils.validation import check_array, column_or_1d, validate_data
 from torch import Tensor
 
 from hilbertnet.architecture import Architecture, default_architecture, preset
-from hilbertnet.architecture.presets import PRESETS
 from hilbertnet.signals import as_signals
 
 __all__ = ["like_input", "read_architecture", "read_labels", "read_signals"]
@@ -112,7 +111,7 @@ def read_architecture(architecture: Any, space: tuple[int, ...]) -> tuple[Archit
         return default_architecture(space), None
     if isinstance(architecture, Architecture):
         return architecture, None
-    if architecture in PRESETS:
+    if isinstance(architecture, str) and architecture[:1].isalpha():
         found = preset(architecture)
         return found.architecture, found.filters
     return Architecture.parse(architecture), None

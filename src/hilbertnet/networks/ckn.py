@@ -254,7 +254,7 @@ class CKN(nn.Module):
         Tensor
             Shape (n, filters * positions).
         """
-        weight = self.layers[0].filters
+        weight = self._weight
         x = as_signals(
             x,
             "x",

@@ -1,0 +1,43 @@
+# `make demo` and `make test` need nothing but Python 3.11 or newer.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test slow shapes lint format types docs wheel clean
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -c constraints.txt -e ".[test,docs]"
+	touch $@
+
+demo: $(VENV)/.installed  ## digits, five seeds, a third held out
+	$(BIN)/hilbertnet fit digits --seeds 5
+
+test: $(VENV)/.installed  ## the quick suite
+	$(BIN)/python -m pytest -n 2
+
+slow: $(VENV)/.installed  ## what takes longer
+	$(BIN)/python -m pytest -n 2 -m slow tests
+
+shapes: $(VENV)/.installed  ## shape annotations, checked at run time, in the rooms of plain torch
+	$(BIN)/python -m pytest -n 2 --jaxtyping-packages=hilbertnet.architecture,hilbertnet.kernels,beartype.beartype tests/architecture tests/kernels
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+format: $(VENV)/.installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+types: $(VENV)/.installed
+	$(BIN)/mypy
+
+docs: $(VENV)/.installed
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+
+wheel: $(VENV)/.installed
+	$(BIN)/python -m build --outdir dist
+
+clean:
+	rm -rf $(VENV) build dist docs/_build docs/api/generated

@@ -1,0 +1,205 @@
+"""Fit a model to a data set, measure it on held-out examples, and leave a run folder.
+
+Each seed is a run of its own: it splits the data, learns filters without labels on the training part, chooses lambda on
+folds of that part, and looks at the held-out part once. A finished run is never done twice.
+"""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hilbertnet.data import Dataset, load, split
+from hilbertnet.metrics import accuracy_interval
+from hilbertnet.progress import Progress
+from hilbertnet.records import RunFolder, atomic_path, environment, write_json
+
+if TYPE_CHECKING:
+    from hilbertnet.estimators import CKNClassifier
+
+__all__ = ["FitSettings", "fit_run", "fit_seeds"]
+
+_PROTOCOL = (
+    "seeded stratified split; filters learned without labels on the training part; lambda chosen on held-out folds of "
+    "the training part; the head fitted on all of the training part; the held-out part looked at once"
+)
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """What a run is made of.
+
+    Parameters
+    ----------
+    data
+        Name of the data set.
+    architecture
+        Text form, preset's name, or ``None`` for the default by the size of the images.
+    filters
+        Filters of each layer, or ``None`` for the default.
+    loss
+        ``"squared_hinge"``, ``"logistic"`` or ``"ridge"``.
+    seed
+        Of the split, the filters and the folds.
+    held_out
+        Share of examples held out, in (0, 1).
+    train
+        Keep only so many training examples, or ``None`` for all.
+    patches
+        Patches clustered in each layer, or ``None`` for the default.
+    device
+        Where to compute.
+    """
+
+    data: str
+    architecture: str | None = None
+    filters: tuple[int, ...] | None = None
+    loss: str = "squared_hinge"
+    seed: int = 0
+    held_out: float = 1 / 3
+    train: int | None = None
+    patches: int | None = None
+    device: str = "cpu"
+
+
+def fit_run(settings: FitSettings, folder: Path, *, progress: Progress = None) -> dict[str, Any]:
+    """One run: its record, new or found in `folder`.
+
+    Parameters
+    ----------
+    settings
+        What to fit.
+    folder
+        Where its record, checkpoint and predictions go.
+    progress
+        ``None`` (a bar on a terminal), ``True``, ``False`` or a callable of (done, total).
+
+    Raises
+    ------
+    ValueError
+        If a setting is not what is expected, or `folder` holds a finished run of other settings.
+    """
+    run = RunFolder(folder)
+    if run.finished:
+        return _found(run, settings)
+    started = time.perf_counter()
+    data = load(settings.data)
+    train, test = split(data.y, settings.held_out, settings.seed, settings.train)
+    model = _classifier(settings, progress).fit(data.x[train], data.y[train])
+    fitted = time.perf_counter()
+    scores = model.decision_function(data.x[test])
+    predicted = model.predict(data.x[test])
+    record = _record(settings, data, model, train, data.y[test], predicted)
+    record["seconds"] = {"fit": fitted - started, "test": time.perf_counter() - fitted}
+    model.save(run.checkpoint_path)
+    _write_predictions(run.predictions_path, test, data.y[test], predicted, scores, model.classes_)
+    write_json(run.record_path, record)
+    return record
+
+
+def fit_seeds(
+    settings: FitSettings, folder: Path, seeds: int, *, progress: Progress = None
+) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Runs for `seeds` seeds in a row from ``settings.seed``, each in its sub-folder (one seed: `folder` itself)."""
+    if seeds < 1:
+        raise ValueError(f"seeds: expected at least 1, got {seeds}")
+    for seed in range(settings.seed, settings.seed + seeds):
+        place = folder if seeds == 1 else folder / f"seed-{seed}"
+        own = FitSettings(**{**asdict(settings), "seed": seed})
+        yield place, fit_run(own, place, progress=progress)
+
+
+def _found(run: RunFolder, settings: FitSettings) -> dict[str, Any]:
+    record = run.read_record()
+    wanted = _settings(settings)
+    if record.get("settings") != wanted:
+        raise ValueError(f"out: {run.path} holds a finished run of other settings; choose another folder")
+    return record
+
+
+def _settings(settings: FitSettings) -> dict[str, Any]:
+    filters = None if settings.filters is None else list(settings.filters)
+    return {**asdict(settings), "filters": filters}
+
+
+def _classifier(settings: FitSettings, progress: Progress) -> CKNClassifier:
+    from hilbertnet.estimators import CKNClassifier
+
+    return CKNClassifier(
+        settings.architecture,
+        settings.filters,
+        loss=settings.loss,  # type: ignore[arg-type]
+        patches=settings.patches,
+        random_state=settings.seed,
+        device=settings.device,
+        progress=progress,
+    )
+
+
+def _record(
+    settings: FitSettings,
+    data: Dataset,
+    model: CKNClassifier,
+    train: NDArray[np.int64],
+    true: NDArray,
+    predicted: NDArray,
+) -> dict[str, Any]:
+    arch = model.network_.arch
+    accuracy = accuracy_interval(true, predicted)
+    return {
+        "settings": _settings(settings),
+        "protocol": _PROTOCOL,
+        "data": str(data),
+        "train_examples": len(train),
+        "test_examples": len(true),
+        "architecture": arch.to_dict(),
+        "filters": list(model.network_.filters),
+        "kappa_slopes": [_finite(slope) for slope in arch.slopes],
+        "lipschitz_bound": _finite(arch.lipschitz),
+        "lambda": model.alpha_,
+        "validation_curve": [asdict(point) for point in model.validation_curve_],
+        "test_accuracy": accuracy.value,
+        "test_accuracy_interval": {"level": 0.95, "method": "Wilson", "low": accuracy.low, "high": accuracy.high},
+        **environment(settings.device),
+    }
+
+
+def _finite(value: float) -> float | str:
+    """JSON has no word for infinity."""
+    return value if np.isfinite(value) else "infinity"
+
+
+def _write_predictions(
+    path: Path, examples: NDArray[np.int64], true: NDArray, predicted: NDArray, scores: NDArray, classes: NDArray
+) -> None:
+    columns = scores[:, None] if scores.ndim == 1 else scores
+    names = [f"score_{label}" for label in (classes[1:] if scores.ndim == 1 else classes)]
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["example", "label", "prediction", *names])
+        for row in zip(examples, true, predicted, columns, strict=True):
+            writer.writerow([*row[:3], *(f"{score:.6g}" for score in row[3])])
+
+
+def check_device(name: str) -> str:
+    """`name` if torch can compute there.
+
+    Raises
+    ------
+    ValueError
+        If it cannot.
+    """
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device: expected one torch can use, such as cpu or cuda, got {name!r} ({reason})") from None
+    return name

@@ -1,0 +1,96 @@
+"""Ridge paths against scikit-learn, and against leaving examples out one by one."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.kernel_ridge import KernelRidge
+
+from hilbertnet.kernels.ridge import choose_lambda, ridge_path
+
+LAMBDAS = [1e-1, 1e-3, 1e-6]
+
+
+@pytest.fixture
+def problem():
+    state = np.random.RandomState(0)
+    x = state.rand(20, 3)
+    gram = np.exp(-((x[:, None] - x[None]) ** 2).sum(-1) / 0.5)
+    return gram, state.randn(20, 2)
+
+
+def path_of(gram, targets):
+    return ridge_path(torch.tensor(gram), torch.tensor(targets))
+
+
+@pytest.mark.parametrize("lam", LAMBDAS)
+def test_coefficients_are_those_of_scikit_learn(problem, lam):
+    gram, targets = problem
+    expected = KernelRidge(alpha=len(gram) * lam, kernel="precomputed").fit(gram, targets).dual_coef_
+    np.testing.assert_allclose(path_of(gram, targets).coefficients(lam), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("lam", LAMBDAS)
+def test_leave_one_out_is_leaving_one_out(problem, lam):
+    gram, targets = problem
+    n, found = len(gram), path_of(gram, targets).leave_one_out(lam)
+    for i in range(n):
+        rest = np.arange(n) != i
+        model = KernelRidge(alpha=n * lam, kernel="precomputed").fit(gram[np.ix_(rest, rest)], targets[rest])
+        np.testing.assert_allclose(found[i], model.predict(gram[i : i + 1, rest])[0], rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("lam", LAMBDAS)
+def test_squared_norm_is_that_of_the_function(problem, lam):
+    gram, targets = problem
+    path = path_of(gram, targets)
+    coefficients = path.coefficients(lam).numpy()
+    expected = np.einsum("io,ij,jo->o", coefficients, gram, coefficients)
+    np.testing.assert_allclose(path.squared_norm(lam), expected, rtol=1e-8)
+
+
+def test_norms_fall_and_residuals_grow_with_lambda(problem):
+    gram, targets = problem
+    path = path_of(gram, targets)
+    norms = torch.stack([path.squared_norm(lam) for lam in sorted(LAMBDAS)])
+    residuals = [float((torch.tensor(gram) @ path.coefficients(lam) - path.targets).norm()) for lam in sorted(LAMBDAS)]
+    assert (norms.diff(dim=0) < 0).all()
+    assert residuals == sorted(residuals)
+
+
+def test_a_singular_gram_matrix_is_no_trouble():
+    x = np.random.RandomState(0).randn(10, 2)
+    gram, targets = x @ x.T, np.random.RandomState(1).randn(10, 1)
+    path = path_of(gram, targets)
+    assert (path.values >= 0).all()
+    expected = np.linalg.solve(gram + 10 * 1e-3 * np.eye(10), targets)
+    np.testing.assert_allclose(path.coefficients(1e-3), expected, rtol=1e-8)
+
+
+def test_float32_is_decomposed_in_float64_and_left_alone(problem):
+    gram, targets = problem
+    given = torch.tensor(gram, dtype=torch.float32)
+    kept = given.clone()
+    path = ridge_path(given, torch.tensor(targets, dtype=torch.float32))
+    assert path.coefficients(1e-3).dtype == torch.float64
+    assert torch.equal(given, kept)
+
+
+def test_chosen_lambda_is_the_best_of_the_curve(problem):
+    gram, _ = problem
+    targets = gram[:, :1] + 0.1 * np.random.RandomState(2).randn(20, 1)
+    path = path_of(gram, targets)
+    lambdas = [10.0**-p for p in range(8)]
+    chosen, curve = choose_lambda(path, lambdas, lambda found: -float((found - path.targets).square().mean()))
+    errors = {
+        lam: np.mean([(path.leave_one_out(lam)[i, 0] - targets[i, 0]) ** 2 for i in range(20)]) for lam in lambdas
+    }
+    assert chosen == min(errors, key=errors.get)
+    assert [lam for lam, _, _ in curve] == sorted(lambdas, reverse=True)
+    for lam, score, residual in curve:
+        assert residual == pytest.approx(errors[lam]) == pytest.approx(-score)
+
+
+def test_equal_scores_are_told_apart_by_the_residual(problem):
+    path = path_of(*problem)
+    chosen, curve = choose_lambda(path, LAMBDAS, lambda _: 0.5)
+    assert chosen == min(curve, key=lambda point: point[2])[0]

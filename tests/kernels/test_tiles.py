@@ -1,0 +1,135 @@
+"""Plans: what a Gram matrix costs before it is computed, and that it keeps to it."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hilbertnet.architecture import Architecture
+from hilbertnet.kernels import ConvKernel
+from hilbertnet.kernels.tiles import Plan, make_plan
+
+TWO_LAYERS = Architecture.parse("3 exp(0.6) gauss2 | 3 exp(0.6) gauss5")
+
+
+def plan(rows, columns=None, memory=None, tangent=False, dtype=torch.float64, shape=(3, 32, 32)):
+    return make_plan(
+        TWO_LAYERS, shape, rows, columns, dtype=dtype, results=1, tangent=tangent, memory=memory
+    )
+
+
+@settings(max_examples=50, deadline=None)
+@given(rows=st.integers(1, 40), columns=st.one_of(st.none(), st.integers(1, 40)), side=st.integers(1, 45))
+def test_tiles_cover_every_entry_once_up_to_symmetry(rows, columns, side):
+    symmetric = columns is None
+    width = rows if symmetric else columns
+    counts = np.zeros((rows, width), int)
+    for tile in Plan(rows, width, symmetric, side, 1, 1).tiles():
+        assert tile.pairs == counts[tile.rows, tile.columns].size <= side**2
+        counts[tile.rows, tile.columns] += 1
+    if symmetric:
+        upper = np.triu_indices(rows)
+        assert (counts[upper] == 1).all()
+        assert (counts + counts.T > 0).all()
+        assert counts.max() == 1
+    else:
+        assert (counts == 1).all()
+
+
+def test_ten_thousand_cifar_images_are_planned_without_being_computed():
+    found = plan(10_000)
+    assert found.symmetric
+    assert found.rows == found.columns == 10_000
+    assert found.fixed_bytes >= 8 * 10_000**2
+    assert found.fixed_bytes < 1.5 * 8 * 10_000**2
+    triangle = 10_000 * 10_001 // 2
+    assert triangle <= found.pairs < 1.01 * triangle
+    assert found.peak_bytes <= found.fixed_bytes + 512 * 2**20
+    assert np.isnan(found.seconds)
+    assert found.timed(0.01).seconds == pytest.approx(0.01 * found.pairs)
+
+
+def test_a_plan_says_pairs_time_and_memory():
+    text = str(plan(10_000).timed(0.01))
+    assert "10,000 x 10,000" in text
+    assert "days" in text
+    assert "GB" in text or "MB" in text
+    assert "unknown time" in str(plan(10_000))
+
+
+def test_two_sets_of_images_are_all_pairs_and_both_norms():
+    found = plan(100, 30)
+    assert not found.symmetric
+    assert found.pairs == 100 * 30 + 130
+
+
+def test_float32_takes_half_and_the_tangent_kernel_more():
+    assert plan(50, dtype=torch.float32).pair_bytes * 2 == plan(50).pair_bytes
+    assert plan(50, tangent=True).pair_bytes > plan(50).pair_bytes
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    rows=st.integers(1, 500),
+    columns=st.one_of(st.none(), st.integers(1, 500)),
+    memory=st.integers(10**6, 10**10),
+    tangent=st.booleans(),
+)
+def test_a_plan_keeps_to_its_budget_or_says_what_it_needs(rows, columns, memory, tangent):
+    try:
+        found = plan(rows, columns, memory, tangent)
+    except ValueError as error:
+        assert str(error).startswith("memory: expected at least")
+    else:
+        assert found.peak_bytes <= memory
+
+
+def test_a_budget_below_one_pair_is_refused_with_what_is_needed():
+    with pytest.raises(ValueError, match=r"^memory: expected at least .* got 1 MB"):
+        plan(10, memory=10**6)
+    with pytest.raises(ValueError, match=r"^memory: .*100,000 x 100,000 result"):
+        plan(100_000, memory=10**9)
+    with pytest.raises(ValueError, match="^memory: "):
+        ConvKernel(TWO_LAYERS).gram(np.zeros((2, 3, 32, 32)), memory="1MB")
+
+
+def test_planned_time_is_measured_on_a_few_pairs():
+    x = np.random.RandomState(0).rand(6, 1, 8, 8)
+    found = ConvKernel("3 exp(0.6) gauss2").plan(x)
+    assert 0 < found.pair_seconds < 10
+    assert found.pairs == 21 + 15 + 6 or found.pairs >= 21 + 6
+
+
+MEASURE = """
+import json, resource, sys
+import torch
+from hilbertnet.kernels import ConvKernel
+
+torch.set_num_threads(1)
+text, kind, budget, n = sys.argv[1], sys.argv[2], float(sys.argv[3]), int(sys.argv[4])
+unit = 1 if sys.platform == "darwin" else 1024
+peak = lambda: unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+x = torch.rand(n, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+kernel = ConvKernel(text, kind)
+kernel.gram(x[:1, :, :8, :8])
+before = peak()
+kernel.gram(x, memory=budget, progress=False)
+print(json.dumps({"bytes": peak() - before}))
+"""
+
+
+@pytest.mark.parametrize("kind", ["ckn", "ntk"])
+@pytest.mark.parametrize("text", ["3 exp(0.6) gauss2 | 3 exp(0.6) gauss5", "3 arccos1 avg2 | 3 arccos1 avg2"])
+def test_memory_stays_within_the_budget(text, kind):
+    pytest.importorskip("resource")
+    budget = 200e6
+    command = [sys.executable, "-c", MEASURE, text, kind, str(budget), "6"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    used = json.loads(done.stdout)["bytes"]
+    assert used < 1.3 * budget
+    assert used > 0.2 * budget  # else the budget was not put to use, or not measured
