@@ -55,7 +55,7 @@ def accuracy_interval(y_true: ArrayLike, y_pred: ArrayLike, confidence: float = 
     z = float(ndtri(0.5 + confidence / 2))
     centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
-    return Interval(rate, max(0.0, centre - half), min(1.0, centre + half))
+    return Interval(rate, min(rate, max(0.0, centre - half)), max(rate, min(1.0, centre + half)))
 
 
 def auroc50(y_true: ArrayLike, scores: ArrayLike, false_positives: int = 50) -> float:
@@ -66,7 +66,7 @@ def auroc50(y_true: ArrayLike, scores: ArrayLike, false_positives: int = 50) -> 
     Parameters
     ----------
     y_true
-        Labels, shape (n,): positive where true (or 1).
+        Labels, shape (n,): positive where above 0, negative where 0, -1 or false.
     scores
         Larger is more positive, shape (n,).
     false_positives
@@ -83,7 +83,7 @@ def auroc50(y_true: ArrayLike, scores: ArrayLike, false_positives: int = 50) -> 
     matching", Computers & Chemistry 1996.
     """
     true, score = _same_length(y_true, scores)
-    positive = true.astype(bool)
+    positive = true > 0
     if not np.isfinite(score.astype(float)).all():
         raise ValueError("scores: expected finite numbers, got NaN or infinity")
     if positive.all() or not positive.any():

@@ -66,10 +66,13 @@ def save_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Any], heade
     header
         What is needed to read them, for JSON.
     """
+    import torch
     from safetensors.torch import save_file
 
     text = json.dumps(header, allow_nan=False, ensure_ascii=False)
-    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    whole = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+    }
     with atomic_path(path) as temporary:
         save_file(whole, str(temporary), metadata={_HEADER: text})
 

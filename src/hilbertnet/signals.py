@@ -39,7 +39,7 @@ def as_signals(x: Any, name: str = "X", *, dtype: torch.dtype | None = None, lik
             raise ValueError(f"{name}: expected real numbers, got dtype {array.dtype}")
         if array.dtype == np.float16 or (array.dtype.kind == "f" and array.dtype.itemsize > 8):
             array = array.astype(np.float64)
-        array = np.ascontiguousarray(array)
+        array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
         x = torch.from_numpy(array if array.flags.writeable else array.copy())
     if x.is_complex() or x.is_quantized:
         raise ValueError(f"{name}: expected real numbers, got dtype {x.dtype}")
@@ -48,11 +48,11 @@ def as_signals(x: Any, name: str = "X", *, dtype: torch.dtype | None = None, lik
     if 0 in x.shape:
         raise ValueError(f"{name}: expected at least one signal, channel and pixel, got shape {tuple(x.shape)}")
     x = x.to(dtype or (x.dtype if x.dtype in (torch.float32, torch.float64) else torch.float64))
-    if x.ndim == 2:
-        x = x.unsqueeze(-1)
     if not torch.isfinite(x).all():
         first = torch.nonzero(~torch.isfinite(x))[0].tolist()
         raise ValueError(f"{name}: expected finite numbers, got {x[tuple(first)].item()} at index {first}")
+    if x.ndim == 2:
+        x = x.unsqueeze(-1)
     if like is not None:
         check_same_space(x, like, name)
         x = x.to(like.device)

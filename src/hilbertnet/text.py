@@ -8,9 +8,11 @@ caret under the character.
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from numbers import Real
 
 __all__ = ["Call", "Scanner", "TextFormError", "format_number", "nearest", "parse_bytes"]
 
@@ -149,8 +151,12 @@ def parse_bytes(value: int | float | str, name: str = "memory") -> int:
     ValueError
         If `value` is not a positive size; the message starts with `name`.
     """
-    found = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([A-Za-z]*)\s*", str(value))
-    size = float(found.group(1)) * _UNITS.get(found.group(2).upper(), 0) if found else 0.0
-    if isinstance(value, bool) or not size >= 1:
+    size = 0.0
+    if isinstance(value, str):
+        found = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([A-Za-z]*)\s*", value)
+        size = float(found.group(1)) * _UNITS.get(found.group(2).upper(), 0) if found else 0.0
+    elif isinstance(value, Real) and not isinstance(value, bool):
+        size = float(value)
+    if not 1 <= size < math.inf:
         raise ValueError(f"{name}: expected bytes, as a positive number or a text such as '2GB', got {value!r}")
     return int(size)

@@ -52,7 +52,9 @@ def test_tiles_change_nothing(text, kind, side):
         steps = []
         tiled = kernel.gram(x, other, memory=memory, progress=lambda *step, seen=steps: seen.append(step))
         assert len(steps) > 3
-        np.testing.assert_allclose(tiled, kernel.gram(x, other), rtol=1e-7 if kind == "ntk" else 1e-12)
+        # arc-cosine 0 (so the tangent kernel of arc-cosine 1) is good to 1e-8 only near 1
+        exact = kind == "ckn" and "arccos0" not in text
+        np.testing.assert_allclose(tiled, kernel.gram(x, other), rtol=1e-12 if exact else 1e-7)
 
 
 @each_kernel
@@ -141,15 +143,12 @@ def test_images_of_any_rectangle(shape):
     np.testing.assert_allclose(turned, kernel.gram(x), rtol=1e-12)  # square patches know no direction
 
 
-def test_a_signal_is_an_image_of_one_row_up_to_the_size_of_patches():
-    """One row of an image: two of three rows of a patch are zero, and |S| is 9 instead of 3, in every layer."""
+def test_a_signal_is_an_image_whose_rows_are_all_equal():
+    """On the torus: |S| counts the rows of a patch that repeat, the trace counts the rows of the image."""
     x = images(3, (2, 9))
-    text = "3 exp(0.6) - | 3 arccos1 -"
-    np.testing.assert_allclose(
-        ConvKernel(text).gram(x),
-        3**2 * ConvKernel("3 exp(0.6) - | 3 arccos1 -").gram(x[:, :, None, :]),
-        rtol=1e-12,
-    )
+    kernel = ConvKernel(Architecture.parse("3 exp(0.6) gauss2/1 | 2 arccos1 -", boundary="circular"))
+    stacked = np.repeat(x[:, :, None, :], 4, axis=2)
+    np.testing.assert_allclose(kernel.gram(stacked), 4 * kernel.gram(x), rtol=1e-12)
 
 
 def test_rows_are_signals_of_one_position():
@@ -267,7 +266,7 @@ def test_a_long_job_says_its_cost_before_it_starts(monkeypatch, caplog):
         kernel.gram(x, memory="10MB", progress=stop)
     assert len(caplog.records) == 1
     assert "220 x 220" in caplog.text
-    assert "24,310 pairs" in caplog.text or "pairs" in caplog.text
+    assert "pairs of signals" in caplog.text
     caplog.clear()
     kernel.gram(x[:3])
     assert not caplog.records

@@ -204,7 +204,9 @@ def test_on_the_torus_translated_images_have_the_same_kernel(kernel, kind, shift
     arch = Architecture.parse(f"{patch} {kernel} gauss2/1 | 3 {kernel} avg3/1", boundary="circular")
     x, y = signals(2, 1, (8, 8)), signals(2, 1, (8, 8), seed=1)
     moved = [a.roll(shift, (2, 3)) for a in (x, y)]
-    torch.testing.assert_close(ConvKernel(arch, kind).gram(*moved), ConvKernel(arch, kind).gram(x, y), rtol=1e-11, atol=0)
+    torch.testing.assert_close(
+        ConvKernel(arch, kind).gram(*moved), ConvKernel(arch, kind).gram(x, y), rtol=1e-11, atol=0
+    )
 
 
 @pytest.mark.parametrize("kind", ["ckn", "ntk"])

@@ -18,9 +18,7 @@ TWO_LAYERS = Architecture.parse("3 exp(0.6) gauss2 | 3 exp(0.6) gauss5")
 
 
 def plan(rows, columns=None, memory=None, tangent=False, dtype=torch.float64, shape=(3, 32, 32)):
-    return make_plan(
-        TWO_LAYERS, shape, rows, columns, dtype=dtype, results=1, tangent=tangent, memory=memory
-    )
+    return make_plan(TWO_LAYERS, shape, rows, columns, dtype=dtype, results=1, tangent=tangent, memory=memory)
 
 
 @settings(max_examples=50, deadline=None)
@@ -58,7 +56,7 @@ def test_a_plan_says_pairs_time_and_memory():
     text = str(plan(10_000).timed(0.01))
     assert "10,000 x 10,000" in text
     assert "days" in text
-    assert "GB" in text or "MB" in text
+    assert "GB of memory (" in text
     assert "unknown time" in str(plan(10_000))
 
 
@@ -102,18 +100,25 @@ def test_planned_time_is_measured_on_a_few_pairs():
     x = np.random.RandomState(0).rand(6, 1, 8, 8)
     found = ConvKernel("3 exp(0.6) gauss2").plan(x)
     assert 0 < found.pair_seconds < 10
-    assert found.pairs == 21 + 15 + 6 or found.pairs >= 21 + 6
+    assert found.pairs == 6 * 6 + 6  # one tile, and the norms
 
 
+# ru_maxrss of a child starts at its parent's on Linux, where VmHWM is the process's own
 MEASURE = """
-import json, resource, sys
+import json, pathlib, resource, sys
 import torch
 from hilbertnet.kernels import ConvKernel
 
+
+def peak():
+    status = pathlib.Path("/proc/self/status")
+    if status.exists():
+        return 1024 * int(status.read_text().split("VmHWM:")[1].split()[0])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
 torch.set_num_threads(1)
 text, kind, budget, n = sys.argv[1], sys.argv[2], float(sys.argv[3]), int(sys.argv[4])
-unit = 1 if sys.platform == "darwin" else 1024
-peak = lambda: unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 x = torch.rand(n, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 kernel = ConvKernel(text, kind)
 kernel.gram(x[:1, :, :8, :8])

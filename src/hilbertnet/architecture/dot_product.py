@@ -23,7 +23,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hilbertnet.text import Call, Scanner, format_number
+from hilbertnet.text import format_number
 
 __all__ = [
     "ArcCosine",
@@ -36,7 +36,6 @@ __all__ = [
     "Power",
     "Vovk",
     "homogeneous",
-    "parse_kernel",
     "safe_norm",
     "tangent",
 ]
@@ -80,7 +79,8 @@ class DotProductKernel(ABC):
 
 
 def _check_positive(name: str, value: float) -> None:
-    if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
+    real = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (real and math.isfinite(value) and value > 0):
         raise ValueError(f"{name}: expected a positive finite number, got {value!r}")
 
 
@@ -106,9 +106,10 @@ class _SmoothAtEnds(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (u,) = ctx.saved_tensors
-        # the largest slope that two neighbouring floating point numbers can show
-        steepest = torch.finfo(u.dtype).eps ** -0.5
-        return grad * ctx.kernel.derivative(u).clamp(max=steepest), None
+        if math.isinf(ctx.kernel.slope):  # the slope that two neighbouring floating point numbers can show
+            eps = torch.finfo(u.dtype).eps
+            u = u.clamp(-1.0 + eps, 1.0 - eps)
+        return grad * ctx.kernel.derivative(u), None
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,8 @@ class Exponential(DotProductKernel):
 
     def __post_init__(self) -> None:
         _check_positive("sigma", self.sigma)
+        if not 1e-100 < self.sigma < 1e100:  # sigma^-2 must be a positive finite number too
+            raise ValueError(f"sigma: expected a positive number between 1e-100 and 1e100, got {self.sigma!r}")
 
     @property
     def alpha(self) -> float:
@@ -343,6 +346,10 @@ class Dual(DotProductKernel):
     activation: str | Callable[[Tensor], Tensor]
 
     def __post_init__(self) -> None:
+        if not isinstance(self.activation, str) and not callable(self.activation):
+            raise ValueError(
+                f"activation: expected a name or an elementwise function of tensors, got {self.activation!r}"
+            )
         self._table  # noqa: B018  an activation that cannot be used is refused here
 
     @property
@@ -405,49 +412,3 @@ def homogeneous(kernel: DotProductKernel, inner: Tensor, norm_x: Tensor, norm_y:
 def tangent(kernel: DotProductKernel, inner: Tensor, norm_x: Tensor, norm_y: Tensor) -> Tensor:
     """``kappa'(cos(z, z'))``, the factor of the layer below in the tangent kernel."""
     return kernel.derivative(_cosine(inner, norm_x, norm_y))
-
-
-_PLAIN: dict[str, DotProductKernel] = {
-    "arccos0": ArcCosine(0),
-    "arccos1": ArcCosine(1),
-    "inverse": InversePolynomial(),
-    "vovk3": Vovk(),
-    "linear": Linear(),
-}
-_USAGE = {"exp": "exp(sigma)", "poly": "poly(c,m)", "dual": "dual(name)"}
-
-
-def parse_kernel(scanner: Scanner) -> DotProductKernel:
-    """Read one kernel's text form: ``exp(0.6)``, ``arccos1``, ``poly2``, ``poly(1,3)``, ``dual(gelu)``, ..."""
-    call = scanner.call("a kernel such as exp(0.6)")
-    if call.name in _PLAIN or (call.name.startswith("poly") and call.name[4:].isdigit()):
-        if call.arguments:
-            raise scanner.fail(f"{call.name!r} takes no arguments", call.position)
-        return _PLAIN.get(call.name) or _build(scanner, call, Power, int(call.name[4:]))
-    if call.name not in _USAGE:
-        known = [*_PLAIN, "poly2", "poly3", "poly4", *_USAGE]
-        raise scanner.unknown("kernel", call.name, known, call.position)
-    return _build_with_arguments(scanner, call)
-
-
-def _build_with_arguments(scanner: Scanner, call: Call) -> DotProductKernel:
-    usage = scanner.fail(f"expected {_USAGE[call.name]}", call.position)
-    numbers = [value for value in call.arguments if not isinstance(value, str)]
-    if call.name == "dual":
-        if len(call.arguments) != 1 or numbers:
-            raise usage
-        return _build(scanner, call, Dual, call.arguments[0])
-    if len(numbers) != len(call.arguments) or len(numbers) != (1 if call.name == "exp" else 2):
-        raise usage
-    if call.name == "exp":
-        return _build(scanner, call, Exponential, numbers[0])
-    if not numbers[1].is_integer():
-        raise usage
-    return _build(scanner, call, Polynomial, numbers[0], int(numbers[1]))
-
-
-def _build(scanner: Scanner, call: Call, kernel: Callable[..., DotProductKernel], *values: Any) -> DotProductKernel:
-    try:
-        return kernel(*values)
-    except ValueError as error:
-        raise scanner.fail(str(error), call.position) from None

@@ -104,7 +104,13 @@ def _slope_of(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor
     def slope(points: Tensor) -> Tensor:
         with torch.enable_grad():
             leaf = points.detach().requires_grad_()
-            (gradient,) = torch.autograd.grad(function(leaf).sum(), leaf)
+            output = function(leaf)
+            if not output.requires_grad:  # constant, or made of comparisons: its slope is 0 almost everywhere
+                return torch.zeros_like(points)
+            try:
+                (gradient,) = torch.autograd.grad(output.sum(), leaf)
+            except RuntimeError as error:
+                raise ValueError(f"activation: expected a function that torch can differentiate ({error})") from None
         return gradient
 
     return slope
@@ -188,8 +194,10 @@ def _check_smooth(function: Callable[[Tensor], Tensor], slope: Callable[[Tensor]
     size = math.sqrt(np.sum(weights * values**2)) + math.sqrt(np.sum(weights * slopes**2))
     stein = abs(np.sum(weights * points * values) - np.sum(weights * slopes)) / size
     polar = abs(np.sum(weights * slopes**2) - _expectation(slope, 0.0)) / size**2
-    if max(stein, polar) > 1e-9:
+    moment = abs(np.sum(weights * values**2) - _expectation(function, 0.0)) / size**2
+    worst = max(stein, polar, moment)
+    if worst > 1e-9:
         raise ValueError(
             "activation: expected a continuous function, smooth except perhaps at 0, and the quadrature does not "
-            f"converge (error {max(stein, polar):.1e}); for the step function use arccos0"
+            f"converge (error {worst:.1e}); for the step function use arccos0"
         )

@@ -9,15 +9,15 @@ Reference: A. Bietti, "Foundations of deep convolutional models through kernel m
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any
 
-from hilbertnet.architecture.dot_product import DotProductKernel, parse_kernel
+from hilbertnet.architecture.dot_product import DotProductKernel
+from hilbertnet.architecture.grammar import parse_layers
 from hilbertnet.architecture.operators import patch_length, pooled_length
-from hilbertnet.architecture.pools import AveragePool, GaussianPool, GlobalPool, Pool, Subsample
-from hilbertnet.text import Scanner, nearest
+from hilbertnet.architecture.pools import Pool
+from hilbertnet.text import nearest
 
 __all__ = ["Architecture", "Layer"]
 
@@ -100,6 +100,8 @@ class Architecture:
         sigma0: float = 0.0,
         layout: str = "hilbertnet",
     ) -> None:
+        if isinstance(layers, Layer) or not isinstance(layers, Iterable):
+            raise ValueError(f"layers: expected a list of Layer, got {layers!r}")
         values = {"layers": tuple(layers), "boundary": boundary, "sigma0": sigma0, "layout": layout}
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -123,12 +125,7 @@ class Architecture:
         """
         if not isinstance(text, str):
             raise ValueError(f"architecture: expected a text such as '3 exp(0.6) gauss2', got {text!r}")
-        scanner = Scanner(text, "architecture")
-        layers = [_parse_layer(scanner)]
-        while not scanner.at_end():
-            scanner.expect("|")
-            layers.append(_parse_layer(scanner))
-        return cls(layers, **conventions)
+        return cls([Layer(*parts) for parts in parse_layers(text)], **conventions)
 
     def __str__(self) -> str:
         return " | ".join(map(str, self.layers))
@@ -172,37 +169,3 @@ class Architecture:
 def _check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
         raise ValueError(f"{name}: expected one of {', '.join(known)}, got {value!r}{nearest(str(value), known)}")
-
-
-def _parse_layer(scanner: Scanner) -> Layer:
-    patch = scanner.integer("a patch size")
-    if patch < 1:
-        raise scanner.fail("expected a patch size of at least 1, got 0", scanner.position - 1)
-    return Layer(patch, parse_kernel(scanner), _parse_pool(scanner))
-
-
-_POOLS = {"gauss": GaussianPool, "avg": AveragePool, "stride": Subsample}
-_POOL = re.compile(r"(?P<name>[A-Za-z_]+)(?P<first>\d+)?(?:/(?P<second>\d+))?")
-
-
-def _parse_pool(scanner: Scanner) -> Pool | None:
-    if scanner.accept("-"):
-        return None
-    found = scanner.match(_POOL)
-    if not found:
-        raise scanner.fail("expected a pool such as gauss2, avg2, stride2, global or -")
-    name, first, second = found.group("name", "first", "second")
-    if name == "global" and first is None and second is None:
-        return GlobalPool()
-    if name not in _POOLS:
-        raise scanner.unknown("pool", found.group(), ["gauss2", "avg2", "stride2", "global"], found.start())
-    if first is None or (second is not None and name == "stride"):
-        usage = "stride2" if name == "stride" else f"{name}2 or {name}3/1 (size/stride)"
-        raise scanner.fail(f"expected {usage}, got {found.group()!r}", found.start())
-    try:
-        if name == "stride":
-            return Subsample(int(first))
-        size, stride = (None, int(first)) if second is None else (int(first), int(second))
-        return _POOLS[name](stride, size)
-    except ValueError as error:
-        raise scanner.fail(str(error), found.start()) from None

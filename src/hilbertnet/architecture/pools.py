@@ -43,12 +43,6 @@ class Pool(ABC):
     def __str__(self) -> str:
         """The text form."""
 
-    @property
-    def std(self) -> float:
-        """Standard deviation of the filter in pixels of its input, for a centre on a pixel."""
-        offsets, weights = self.taps(half=False)
-        return float(np.sqrt(weights @ offsets**2))
-
 
 def _check_size(name: str, value: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -168,10 +162,6 @@ class GlobalPool(Pool):
 
     def legacy_taps(self) -> Taps:
         raise TypeError("GlobalPool has as many taps as its input has pixels")
-
-    @property
-    def std(self) -> float:
-        return float("inf")
 
     def __str__(self) -> str:
         return "global"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -11,18 +10,17 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.base import (
-    BaseEstimator,
     ClassifierMixin,
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
 )
-from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from hilbertnet.architecture import Architecture
-from hilbertnet.estimators.inputs import like_input, read_architecture, read_labels, read_signals
+from hilbertnet.estimators.base import CKNEstimator
+from hilbertnet.estimators.inputs import check_lambdas, like_input, read_labels
 from hilbertnet.networks import CKN
 from hilbertnet.networks.inverse_root import Regularization
 from hilbertnet.progress import Progress
@@ -41,82 +39,8 @@ from hilbertnet.solvers.linear import (
 
 __all__ = ["CKNClassifier", "CKNFeatures"]
 
-_PATCHES_PER_FILTER, _LEAST_PATCHES = 60, 10_000
 
-
-class _CKNEstimator(BaseEstimator):
-    """What the two estimators share: fitting the network and encoding."""
-
-    architecture: Architecture | str | None
-    filters: Sequence[int] | None
-    input_shape: tuple[int, ...] | None
-    patches: int | None
-    iterations: int
-    regularization: Regularization
-    epsilon: float | None
-    random_state: Any
-    device: str | None
-    progress: Progress
-
-    def _generator(self) -> torch.Generator:
-        if isinstance(self.random_state, torch.Generator):
-            return self.random_state
-        seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
-        return torch.Generator().manual_seed(int(seed))
-
-    def _fit_network(self, X: Any, generator: torch.Generator) -> Tensor:
-        """Fit ``network_`` and return the signals, on its device."""
-        signals = read_signals(self, X, reset=True)
-        space = tuple(signals.shape[2:])
-        arch, preset_filters = read_architecture(self.architecture, space)
-        arch.shapes(space)
-        counts = self.filters if self.filters is not None else preset_filters or _default_filters(len(arch.layers))
-        counts = [counts] if isinstance(counts, int) else [int(count) for count in counts]
-        network = CKN(
-            arch,
-            signals.shape[1],
-            counts,
-            axes=len(space),
-            regularization=self.regularization,
-            epsilon=self.epsilon,
-            generator=generator,
-        )
-        device = signals.device if self.device is None else torch.device(self.device)
-        patches = max(_LEAST_PATCHES, _PATCHES_PER_FILTER * max(counts)) if self.patches is None else self.patches
-        signals = signals.to(device)
-        self.network_ = network.to(device, signals.dtype).eval()
-        self.network_.fit_filters_(
-            signals,
-            patches=patches,
-            generator=generator,
-            iterations=self.iterations,
-            allow_fewer=True,
-            progress=self.progress,
-        )
-        if list(self.network_.filters) != counts and self.filters is not None:
-            warnings.warn(
-                f"filters: {counts} asked for, but the training data have only so many distinct patches: "
-                f"{list(self.network_.filters)} kept",
-                stacklevel=3,
-            )
-        return signals
-
-    def _encode(self, X: Any) -> Tensor:
-        check_is_fitted(self)
-        signals = read_signals(self, X, dtype=self.network_.dtype, reset=False)
-        return self.network_.encode(signals, progress=self.progress)
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.three_d_array = True
-        return tags
-
-
-def _default_filters(layers: int) -> tuple[int, ...]:
-    return (256,) if layers == 1 else (64, *(256,) * (layers - 1))
-
-
-class CKNFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _CKNEstimator):
+class CKNFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CKNEstimator):
     """Features of an unsupervised convolutional kernel network.
 
     Training signals in float32 are computed in float32, those in float64 in float64 (twice the memory and time), and
@@ -225,7 +149,7 @@ def _has_probabilities(estimator: CKNClassifier) -> bool:
     return True
 
 
-class CKNClassifier(ClassifierMixin, _CKNEstimator):
+class CKNClassifier(ClassifierMixin, CKNEstimator):
     """A linear classifier on the features of an unsupervised convolutional kernel network.
 
     Features are centred and scaled to a mean squared norm of one; lambda, the weight of ``||W||^2 / 2`` beside the mean
@@ -312,7 +236,7 @@ class CKNClassifier(ClassifierMixin, _CKNEstimator):
         """
         if self.loss not in LOSSES:
             raise ValueError(f"loss: expected one of {', '.join(LOSSES)}, got {self.loss!r}")
-        lambdas = _check_lambdas(self.alpha, self.alphas)
+        lambdas = check_lambdas(self.alpha, LAMBDAS if self.alphas is None else self.alphas)
         if y is None:
             raise ValueError("requires y to be passed, but the target y is None")
         self.classes_, labels = read_labels(y)
@@ -324,7 +248,7 @@ class CKNClassifier(ClassifierMixin, _CKNEstimator):
         mean = features.mean(0)
         features -= mean
         # a mean of squared norms; 0 where all examples are equal
-        scale = 1.0 / max(float(features.square().sum(1).mean()) ** 0.5, 1e-12)
+        scale = 1.0 / max(float(features.norm(dim=1).square().mean()) ** 0.5, 1e-12)
         features *= scale
         head = self._fit_head(features, labels.to(features.device), lambdas, generator)
         self.head_ = with_features_scaled(head, mean, scale)
@@ -411,12 +335,3 @@ class CKNClassifier(ClassifierMixin, _CKNEstimator):
         model.validation_curve_ = [ValidationPoint(**point) for point in header["validation_curve"]]
         model.head_ = LinearHead(tensors["head.weight"], tensors["head.bias"], header["lambda"], header["loss"])
         return model
-
-
-def _check_lambdas(alpha: float | None, alphas: Sequence[float] | None) -> tuple[float, ...]:
-    name, values = (
-        ("alpha", (alpha,)) if alpha is not None else ("alphas", LAMBDAS if alphas is None else tuple(alphas))
-    )
-    if not values or not all(np.isreal(value) and 0 < value < np.inf for value in values):
-        raise ValueError(f"{name}: expected positive finite numbers, got {values if name == 'alphas' else alpha!r}")
-    return tuple(map(float, values))

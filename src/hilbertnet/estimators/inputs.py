@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import Tensor
 from hilbertnet.architecture import Architecture, default_architecture, preset
 from hilbertnet.signals import as_signals
 
-__all__ = ["like_input", "read_architecture", "read_labels", "read_signals"]
+__all__ = ["check_lambdas", "like_input", "read_architecture", "read_labels", "read_signals"]
 
 
 def read_signals(estimator: BaseEstimator, X: Any, *, reset: bool, dtype: torch.dtype | None = None) -> Tensor:
@@ -120,3 +121,12 @@ def read_architecture(architecture: Any, space: tuple[int, ...]) -> tuple[Archit
 def like_input(result: Tensor, X: Any) -> Any:
     """Torch for torch, numpy for anything else."""
     return result if isinstance(X, Tensor) else result.cpu().numpy()
+
+
+def check_lambdas(alpha: float | None, alphas: Sequence[float]) -> tuple[float, ...]:
+    """The values of lambda to try: `alpha` alone if it is given."""
+    values = tuple(alphas) if alpha is None else (alpha,)
+    if not values or not all(np.isreal(value) and 0 < value < np.inf for value in values):
+        name, got = ("alphas", values) if alpha is None else ("alpha", alpha)
+        raise ValueError(f"{name}: expected positive finite numbers, got {got!r}")
+    return tuple(map(float, values))

@@ -12,8 +12,7 @@ from sklearn.utils.validation import check_array, check_is_fitted
 from torch import Tensor
 
 from hilbertnet.architecture import Architecture
-from hilbertnet.estimators.ckn import _check_lambdas
-from hilbertnet.estimators.inputs import like_input, read_architecture, read_labels, read_signals
+from hilbertnet.estimators.inputs import check_lambdas, like_input, read_architecture, read_labels, read_signals
 from hilbertnet.kernels import ConvKernel
 from hilbertnet.kernels.ridge import LAMBDAS, choose_lambda, ridge_path
 from hilbertnet.progress import Progress
@@ -92,7 +91,7 @@ class _ConvKernelRidge(BaseEstimator):
         return signals if self.device is None else signals.to(self.device)
 
     def _fit(self, signals: Tensor, targets: Tensor, score: Any) -> None:
-        lambdas = _check_lambdas(self.alpha, LAMBDAS if self.alphas is None else self.alphas)
+        lambdas = check_lambdas(self.alpha, LAMBDAS if self.alphas is None else self.alphas)
         arch, _ = read_architecture(self.architecture, tuple(signals.shape[2:]))
         self.kernel_ = ConvKernel(arch, self.kind)
         gram = self.kernel_.gram(signals, memory=self.memory, dtype=signals.dtype, progress=self.progress)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sized
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -62,11 +63,17 @@ class Plan:
     @property
     def pairs(self) -> int:
         """How many pairs of signals are evaluated, with those that norms need."""
-        return sum(tile.pairs for tile in self.tiles()) + self._norm_pairs
+        if not self.symmetric:
+            return self.rows * self.columns + self.rows + self.columns
+        full, rest = divmod(self.rows, self.side)
+        on_diagonal = full * self.side**2 + rest**2
+        return (self.rows**2 + on_diagonal) // 2 + self.rows
 
     @property
-    def _norm_pairs(self) -> int:
-        return self.rows + (0 if self.symmetric else self.columns)
+    def tile_count(self) -> int:
+        """How many tiles are computed."""
+        down, across = -(-self.rows // self.side), -(-self.columns // self.side)
+        return down * (down + 1) // 2 if self.symmetric else down * across
 
     @property
     def seconds(self) -> float:
@@ -78,6 +85,11 @@ class Plan:
         """Estimated peak of memory, beyond what the signals themselves take."""
         side = min(self.side**2, self.rows * self.columns)
         return self.fixed_bytes + side * self.pair_bytes
+
+    def batches(self, signals: Sized) -> list[slice]:
+        """Batches of signals whose passes with themselves take as much memory as a tile."""
+        step = self.side**2
+        return [slice(start, min(start + step, len(signals))) for start in range(0, len(signals), step)]
 
     def tiles(self) -> Iterator[Tile]:
         """The tiles, row by row; of a symmetric matrix, those on and above the diagonal."""
@@ -92,7 +104,7 @@ class Plan:
         time = "unknown time" if math.isnan(self.seconds) else f"about {format_seconds(self.seconds)}"
         return (
             f"Gram matrix {self.rows:,} x {self.columns:,}: {self.pairs:,} pairs of signals, {time} on this machine, "
-            f"{format_bytes(self.peak_bytes)} of memory ({format_bytes(self.fixed_bytes)} for the result)"
+            f"{format_bytes(self.peak_bytes)} of memory ({format_bytes(self.fixed_bytes)} for the result and the norms)"
         )
 
     def timed(self, pair_seconds: float) -> Plan:
@@ -100,7 +112,20 @@ class Plan:
         return replace(self, pair_seconds=pair_seconds)
 
 
-def state_sizes(arch: Architecture, space: tuple[int, ...]) -> list[int]:
+def _check_machine(needed: int, rows: int, columns: int) -> None:
+    """Refuse what could only end in the machine running out of memory, perhaps days later."""
+    try:
+        physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # not known on this system
+        return
+    if needed > physical:
+        raise ValueError(
+            f"memory: the {rows:,} x {columns:,} result and its working memory need {format_bytes(needed)}, this "
+            f"machine has {format_bytes(physical)}; compute the matrix in blocks, or in dtype=torch.float32"
+        )
+
+
+def _state_sizes(arch: Architecture, space: tuple[int, ...]) -> list[int]:
     """Entries of one signal's map at every stage: input, and patches of every layer (poolings are smaller)."""
     stages = [space] + [stage for shapes in arch.shapes(space) for stage in shapes]
     return [math.prod(stage) for stage in stages]
@@ -139,10 +164,10 @@ def make_plan(
     Raises
     ------
     ValueError
-        If not even one pair at a time fits the budget.
+        If not even one pair at a time fits the budget, or, without one, the machine.
     """
     item = torch.finfo(dtype).bits // 8
-    sizes = state_sizes(arch, shape[1:])
+    sizes = _state_sizes(arch, shape[1:])
     pair_bytes = (_LIVE_NTK if tangent else _LIVE_CKN) * item * max(sizes) ** 2
     symmetric, width = columns is None, rows if columns is None else columns
     signals = rows if symmetric else rows + width
@@ -150,8 +175,9 @@ def make_plan(
     fixed = item * (results * rows * width + signals * (kept + 2))
     budget = fixed + _DEFAULT_WORKING_SET if memory is None else memory
     side = math.isqrt(max(0, budget - fixed) // pair_bytes)
-    if side < 1 and memory is None:
-        side = 1
+    if memory is None:
+        side = max(side, 1)
+        _check_machine(fixed + side**2 * pair_bytes, rows, width)
     if side < 1:
         raise ValueError(
             f"memory: expected at least {format_bytes(fixed + pair_bytes)} ({format_bytes(fixed)} for the "

@@ -207,9 +207,8 @@ def _update(samples: Tensor, centres: Tensor, cosines: Tensor, nearest: Tensor) 
     """Means of clusters on the sphere; a cluster without a mean takes the worst represented sample."""
     sums = torch.zeros_like(centres).index_add_(0, nearest, samples)
     norms = sums.norm(dim=1)
-    lost = torch.nonzero(norms < 1e-6).flatten()
     centres = functional.normalize(sums)
-    if len(lost):
-        worst = cosines.argsort()[: len(lost)]
-        centres[lost] = samples[worst]
+    for cluster in torch.nonzero(norms < 1e-6).flatten():
+        centres[cluster] = samples[cosines.argmin()]
+        cosines = torch.maximum(cosines, samples @ centres[cluster])
     return centres

@@ -1,0 +1,96 @@
+"""What the estimators of convolutional kernel networks share: fitting the network and encoding."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from hilbertnet.architecture import Architecture
+from hilbertnet.estimators.inputs import read_architecture, read_signals
+from hilbertnet.networks import CKN
+from hilbertnet.networks.inverse_root import Regularization
+from hilbertnet.progress import Progress
+
+__all__ = ["CKNEstimator"]
+
+_PATCHES_PER_FILTER, _LEAST_PATCHES = 60, 10_000
+
+
+class CKNEstimator(BaseEstimator):
+    """What the two estimators share: fitting the network and encoding."""
+
+    architecture: Architecture | str | None
+    filters: Sequence[int] | None
+    input_shape: tuple[int, ...] | None
+    patches: int | None
+    iterations: int
+    regularization: Regularization
+    epsilon: float | None
+    random_state: Any
+    device: str | None
+    progress: Progress
+
+    def _generator(self) -> torch.Generator:
+        if isinstance(self.random_state, torch.Generator):
+            return self.random_state
+        seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
+        return torch.Generator().manual_seed(int(seed))
+
+    def _fit_network(self, X: Any, generator: torch.Generator) -> Tensor:
+        """Fit ``network_`` and return the signals, on its device."""
+        signals = read_signals(self, X, reset=True)
+        space = tuple(signals.shape[2:])
+        arch, preset_filters = read_architecture(self.architecture, space)
+        arch.shapes(space)
+        counts = self.filters if self.filters is not None else preset_filters or _default_filters(len(arch.layers))
+        counts = [counts] if isinstance(counts, int) else [int(count) for count in counts]
+        network = CKN(
+            arch,
+            signals.shape[1],
+            counts,
+            axes=len(space),
+            regularization=self.regularization,
+            epsilon=self.epsilon,
+            generator=generator,
+        )
+        device = signals.device if self.device is None else torch.device(self.device)
+        patches = max(_LEAST_PATCHES, _PATCHES_PER_FILTER * max(counts)) if self.patches is None else self.patches
+        signals = signals.to(device)
+        self.network_ = network.to(device, signals.dtype).eval()
+        self.network_.fit_filters_(
+            signals,
+            patches=patches,
+            generator=generator,
+            iterations=self.iterations,
+            allow_fewer=True,
+            progress=self.progress,
+        )
+        if list(self.network_.filters) != counts and self.filters is not None:
+            warnings.warn(
+                f"filters: {counts} asked for, but the training data have only so many distinct patches: "
+                f"{list(self.network_.filters)} kept",
+                stacklevel=3,
+            )
+        return signals
+
+    def _encode(self, X: Any) -> Tensor:
+        check_is_fitted(self)
+        signals = read_signals(self, X, dtype=self.network_.dtype, reset=False)
+        return self.network_.encode(signals, progress=self.progress)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        return tags
+
+
+def _default_filters(layers: int) -> tuple[int, ...]:
+    return (256,) if layers == 1 else (64, *(256,) * (layers - 1))
