@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SHAPES := hilbertnet.architecture.operators,hilbertnet.kernels.recursion,hilbertnet.kernels.ridge,hilbertnet.networks.filters
 
 .PHONY: demo test slow shapes lint format types docs wheel clean
 
@@ -20,7 +21,7 @@ slow: $(VENV)/.installed  ## what takes longer
 	$(BIN)/python -m pytest -n 2 -m slow tests
 
 shapes: $(VENV)/.installed  ## shape annotations, checked at run time, in the rooms of plain torch
-	$(BIN)/python -m pytest -n 2 --jaxtyping-packages=hilbertnet.architecture,hilbertnet.kernels,beartype.beartype tests/architecture tests/kernels
+	$(BIN)/python -m pytest -n 2 --jaxtyping-packages=$(SHAPES),beartype.beartype tests/architecture/test_operators.py tests/kernels tests/networks
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .

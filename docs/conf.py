@@ -67,6 +67,8 @@ def _formula(translator: Any, node: Any, block: bool) -> None:
     if block and r"\\" in source:
         source = rf"\begin{{aligned}}{source}\end{{aligned}}"
     text = latex2mathml.tex2mathml(source, as_block=block)
+    # bars of a norm are as high as a letter, and stand close to it
+    text = re.sub(r"<mo[^>]*>([‖|])</mo>", r'<mo stretchy="false" lspace="0" rspace="0">\1</mo>', text)
     translator.body.append(f'<div class="formula">{text}</div>' if block else text)
     raise nodes.SkipNode
 
@@ -145,11 +147,11 @@ def _skip(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) ->
 
 
 def _escape_shapes(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """The star of (n, channels, *space) begins no emphasis and |S| is no substitution; literals are left alone."""
+    """Outside literals: the star of (n, *space) begins no emphasis, |S| is no substitution, "A. Name" no list."""
     for i, line in enumerate(lines):
         parts = line.split("``")
         parts[::2] = [re.sub(r"(?<=[(\s])\*(?=[a-z])|\|(?=\w)", r"\\\g<0>", part) for part in parts[::2]]
-        lines[i] = "``".join(parts)
+        lines[i] = re.sub(r"^(\s*)(?=[A-Z]\. )", r"\1\\", "``".join(parts))
 
 
 def setup(app: Any) -> None:

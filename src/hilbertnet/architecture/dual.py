@@ -110,7 +110,9 @@ def _slope_of(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor
             try:
                 (gradient,) = torch.autograd.grad(output.sum(), leaf)
             except RuntimeError as error:
-                raise ValueError(f"activation: expected a function that torch can differentiate ({error})") from None
+                raise ValueError(
+                    f"activation: expected a continuous function, differentiable by torch ({error})"
+                ) from None
         return gradient
 
     return slope

@@ -68,10 +68,12 @@ class Architecture:
         ``"circular"`` (the torus, where operators commute with translations exactly). With ``"zero"``, an odd patch
         keeps the size and an even one makes it grow by one, so that flips commute.
     sigma0
-        Standard deviation, in pixels, of the anti-aliasing Gaussian A_0 applied to the input; 0 for none.
+        Standard deviation, in pixels, of the anti-aliasing Gaussian A_0 applied to the input; 0 for none. It keeps the
+        size: beyond the edges lie zeros, or the other side of the torus.
     layout
         ``"hilbertnet"``, or ``"ckn_kernel"`` for the conventions of the published code of that name: patch sums that
-        are not divided by the patch size, pooling centres cut at the far edge. It needs ``boundary="zero"``.
+        are not divided by the patch size, even patches that keep the size, pooling centres cut at the far edge. It
+        needs ``boundary="zero"``.
 
     Raises
     ------
@@ -162,7 +164,11 @@ class Architecture:
 
     @property
     def lipschitz(self) -> float:
-        """An upper bound of the representation's Lipschitz constant: the product of ``sqrt(max(1, kappa'(1)))``."""
+        """An upper bound of the Lipschitz constant of the CKN kernel map: the product of ``sqrt(max(1, kappa'(1)))``.
+
+        It is one of ``layout="hilbertnet"``: in ``"ckn_kernel"`` patches are not divided by their size, so that each
+        layer multiplies it by the square root of its patch's size. It says nothing of tangent kernels.
+        """
         return math.prod(layer.kernel.lipschitz for layer in self.layers)
 
 

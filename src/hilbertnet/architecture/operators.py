@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -44,6 +44,7 @@ __all__ = [
 ]
 
 
+@runtime_checkable
 class Conventions(Protocol):
     """What the operators read of an architecture."""
 
@@ -58,8 +59,7 @@ class Conventions(Protocol):
         ...
 
 
-# ----------------------------------------------------------------------------------------------------------------
-# patches
+# --- patches
 
 
 def _patch_padding(patch: int, conventions: Conventions) -> tuple[int, int]:
@@ -190,8 +190,7 @@ def _diagonal_sums(gram: Tensor, axis: int, other: int, patch: int, conventions:
     return total
 
 
-# ----------------------------------------------------------------------------------------------------------------
-# pooling
+# --- pooling
 
 
 def pooled_length(length: int, pool: Pool | None, conventions: Conventions, where: str = "pool") -> int:

@@ -74,7 +74,7 @@ class _Windowed(Pool):
 
 @dataclass(frozen=True)
 class GaussianPool(_Windowed):
-    """A Gaussian of standard deviation ``size / sqrt(2)`` on the pixels within `size` of the centre.
+    """A Gaussian of standard deviation ``size / sqrt(2)``, cut at `size` pixels from the centre.
 
     Parameters
     ----------

@@ -193,8 +193,9 @@ def preset(name: str) -> Preset:
 def default_architecture(space: tuple[int, ...]) -> Architecture:
     """The architecture an estimator takes when none is given, by the spatial shape of its input.
 
-    One position (rows of a table) is a fully connected kernel; small images and short signals keep an unpooled first
-    layer; others take the pooling of the published two-layer networks.
+    Rows of a table, of one position, make a fully connected kernel, and sides below 4 a kernel of single positions;
+    small images and short signals keep an unpooled first layer; others take the pooling of the published two-layer
+    networks.
     """
     side = min(space)
     if side < 4:

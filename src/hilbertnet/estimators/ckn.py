@@ -86,7 +86,7 @@ class CKNFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CKNEstimato
     >>> from sklearn.pipeline import make_pipeline
     >>> X, y = load_digits(return_X_y=True)
     >>> features = CKNFeatures("3 exp(0.6) - | 3 exp(0.6) gauss2", (16, 32), input_shape=(1, 8, 8), random_state=0)
-    >>> model = make_pipeline(features, RidgeClassifier()).fit(X[:900] / 16, y[:900])
+    >>> model = make_pipeline(features, RidgeClassifier(1e-2)).fit(X[:900] / 16, y[:900])
     >>> bool(model.score(X[900:] / 16, y[900:]) > 0.94)
     True
     """
@@ -285,8 +285,7 @@ class CKNClassifier(ClassifierMixin, CKNEstimator):
         both = torch.stack([-scores / 2, scores / 2], dim=1) if scores.ndim == 1 else scores
         return like_input(both.softmax(dim=1), X)
 
-    # ---------------------------------------------------------------------------------------------------------- save,
-    # load
+    # --- save, load
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted model to one safetensors file; parameters of the fit are kept in its header."""

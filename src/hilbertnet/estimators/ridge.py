@@ -54,6 +54,8 @@ _PARAMETERS = """
         Leave-one-out for every lambda tried; empty if `alpha` was given.
     rkhs_norm_ : array
         RKHS norms of the fitted functions, shape (outputs,).
+    X_fit_ : tensor
+        The training signals, shape (n, channels, *space).
 """
 
 
@@ -97,11 +99,10 @@ class _ConvKernelRidge(BaseEstimator):
         gram = self.kernel_.gram(signals, memory=self.memory, dtype=signals.dtype, progress=self.progress)
         scale = float(gram.diagonal().double().mean()) or 1.0
         path = ridge_path(gram, targets)
-        self.alpha_, self.loo_curve_ = lambdas[0], []
+        self.alpha_ = lambdas[0]
+        self.loo_curve_: list[tuple[float, float, float]] = []
         if len(lambdas) > 1:
-            best, curve = choose_lambda(path, [lam * scale for lam in lambdas], score)
-            self.alpha_ = best / scale
-            self.loo_curve_ = [(lam / scale, value, residual) for lam, value, residual in curve]
+            self.alpha_, self.loo_curve_ = choose_lambda(path, lambdas, score, scale)
         self.dual_coef_ = path.coefficients(self.alpha_ * scale)
         self.rkhs_norm_ = path.squared_norm(self.alpha_ * scale).sqrt().numpy()
         self.X_fit_ = signals
@@ -122,7 +123,7 @@ class _ConvKernelRidge(BaseEstimator):
 class ConvKernelRidge(MultiOutputMixin, RegressorMixin, _ConvKernelRidge):
     """Kernel ridge regression with an exact convolutional kernel; lambda by leave-one-out.
 
-    Targets are centred; leave-one-out is exact at that mean.
+    Targets are centred, and their mean kept as ``intercept_``; leave-one-out is exact at that mean.
     """
 
     def fit(self, X: Any, y: Any) -> ConvKernelRidge:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from hilbertnet.architecture.dot_product import safe_norm
 from hilbertnet.architecture.layers import Architecture
 from hilbertnet.kernels.recursion import SelfPass, cross_pass, self_pass
 from hilbertnet.kernels.tiles import Plan, make_plan
@@ -78,8 +79,7 @@ class ConvKernel:
                     f"kind: the tangent kernel needs a finite kappa'(1), which {layer.kernel} of layer {number} has not"
                 )
 
-    # ------------------------------------------------------------------------------------------------------ Gram
-    # matrices
+    # --- Gram matrices
 
     def gram(
         self,
@@ -244,8 +244,7 @@ class ConvKernel:
             best = min(best, time.perf_counter() - start)
         return best / (len(left.ckn) * len(right.ckn))
 
-    # -------------------------------------------------------------------------------------------------- one signal at
-    # once
+    # --- one signal at once
 
     def diag(self, X: Any, *, dtype: torch.dtype = torch.float64) -> Any:
         """``K(x_i, x_i)``, shape (n,), in the kind of `X`; differentiable for tensors that require a gradient."""
@@ -254,10 +253,14 @@ class ConvKernel:
 
     def norm(self, x: Any) -> Any:
         """``||Phi(x_i)||``, shape (n,), float64."""
-        return self.diag(x) ** 0.5
+        square, _ = _signals(x, None, torch.float64)
+        return _like(safe_norm(self.diag(square)), x)
 
     def distance(self, x: Any, y: Any) -> Any:
         """``||Phi(x_i) - Phi(y_i)||`` for every i, shape (n,), float64; differentiable where it is not 0.
+
+        It comes from ``K(x, x) + K(y, y) - 2 K(x, y)``, so signals that nearly agree are told apart down to about 1e-8
+        of their norm, and 1e-4 for the tangent kernel, whose values near the diagonal are good to 1e-8 only.
 
         Parameters
         ----------
@@ -274,9 +277,7 @@ class ConvKernel:
             cross = cross_pass(self.arch, pass_x, pass_y, tangent=tangent, elementwise=True)[tangent]
             assert cross is not None
             squares.append(_pick(pass_x, tangent) + _pick(pass_y, tangent) - 2 * cross)
-        square = torch.cat(squares)
-        positive = square > 0
-        return _like(torch.where(positive, torch.where(positive, square, 1.0).sqrt(), 0.0), x)
+        return _like(safe_norm(torch.cat(squares)), x)
 
     def _of(self, x: Tensor) -> Tensor:
         tangent = self.kind == "ntk"

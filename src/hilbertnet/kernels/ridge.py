@@ -12,14 +12,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 __all__ = ["LAMBDAS", "RidgePath", "choose_lambda", "ridge_path"]
 
-LAMBDAS: tuple[float, ...] = tuple(float(10.0**-p) for p in np.arange(1.0, 11.01, 0.5))
+LAMBDAS: tuple[float, ...] = tuple(float(f"{m}e-{p}") for p in range(1, 12) for m in (3, 1))[1:]
 """Values to try, in units of the mean of K(x, x)."""
 
 
@@ -78,7 +77,7 @@ def ridge_path(gram: Float[Tensor, "n n"], targets: Float[Tensor, "n outputs"]) 
 
 
 def choose_lambda(
-    path: RidgePath, lambdas: Sequence[float], score: Callable[[Tensor], float]
+    path: RidgePath, lambdas: Sequence[float], score: Callable[[Tensor], float], unit: float = 1.0
 ) -> tuple[float, list[tuple[float, float, float]]]:
     """Choose lambda by leave-one-out: the best score, ties by the mean squared residual.
 
@@ -87,9 +86,11 @@ def choose_lambda(
     path
         The decomposition.
     lambdas
-        Values to try.
+        Values to try, in units of `unit`.
     score
         Of the leave-one-out predictions (n, outputs); larger is better.
+    unit
+        What a lambda of 1 means.
 
     Returns
     -------
@@ -98,6 +99,6 @@ def choose_lambda(
     """
     curve = []
     for lam in sorted(map(float, lambdas), reverse=True):
-        predicted = path.leave_one_out(lam)
+        predicted = path.leave_one_out(lam * unit)
         curve.append((lam, score(predicted), float((predicted - path.targets).square().mean())))
     return max(curve, key=lambda point: (point[1], -point[2]))[0], curve

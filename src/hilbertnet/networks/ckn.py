@@ -151,8 +151,7 @@ class CKN(nn.Module):
 
         return apply
 
-    # ------------------------------------------------------------------------------------------------------------
-    # filters
+    # --- filters
 
     @torch.no_grad()
     def fit_filters_(
@@ -229,8 +228,7 @@ class CKN(nn.Module):
                 layer.train(mode)
         return self
 
-    # -----------------------------------------------------------------------------------------------------------
-    # features
+    # --- features
 
     def _batch(self, space: tuple[int, ...]) -> int:
         item = self._weight.element_size()
@@ -280,8 +278,7 @@ class CKN(nn.Module):
         """``||Phi(x_i)||`` for every i, shape (n,), float64."""
         return self(x).double().flatten(1).norm(dim=1)
 
-    # ---------------------------------------------------------------------------------------------------------- save,
-    # load
+    # --- save, load
 
     def config(self) -> dict[str, Any]:
         """What JSON keeps of the network; its filters are tensors."""

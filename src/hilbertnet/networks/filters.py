@@ -20,7 +20,6 @@ from hilbertnet.architecture.operators import Conventions, patch_length, patch_w
 __all__ = ["sample_patches", "spherical_kmeans"]
 
 _CHUNK_ENTRIES = 2**24  # of a block of cosines: 64 MB in float32
-_ROUNDS = 6
 _START_PER_CLUSTER = 100  # k-means++ looks at this many samples for each cluster
 
 
@@ -64,20 +63,19 @@ def sample_patches(
     grid = tuple(patch_length(n, patch, conventions) for n in space)
     positions = math.prod(grid)
     total, found, taken = len(x) * positions, [], torch.empty(0, dtype=torch.int64)
-    missing = count
-    for _ in range(_ROUNDS):
-        drawn = _draw_new(total, missing, taken, generator)
-        if not len(drawn):
-            break
+    missing = wanted = count
+    while missing > 0 and len(taken) < total:
+        drawn = _draw_new(total, wanted, taken, generator)
         taken = torch.cat([taken, drawn])
         found.append(_patches_at(x, drawn, grid, patch, conventions, before, batch))
-        missing = count - sum(map(len, found))
-        if missing <= 0:
-            break
+        kept = sum(map(len, found))
+        missing = count - kept
+        # draw as many more as the share of patches with a direction asks for
+        wanted = missing * -(-len(taken) // max(kept, 1))
     samples = torch.cat(found)
     if not len(samples):
         raise ValueError("x: expected patches that are not all zero, got none")
-    return samples[torch.randperm(len(samples), generator=generator).to(samples.device)]
+    return samples[torch.randperm(len(samples), generator=generator)[:count].to(samples.device)]
 
 
 def _draw_new(total: int, count: int, taken: Tensor, generator: torch.Generator) -> Tensor:

@@ -47,6 +47,9 @@ class _InverseRoot(torch.autograd.Function):
         # both s vanish only where the derivative is infinite; rounding decides which eigenvalues those are
         floor = roots[-1] * torch.finfo(roots.dtype).eps ** 0.5
         differences = -inverse[:, None] * inverse[None, :] / sums.clamp(min=floor)
+        # one eigenvalue left out by the pseudo-inverse: f(l_i) / l_i, with the other f = 0
+        one_left_out = (inverse[:, None] == 0) ^ (inverse[None, :] == 0)
+        differences = torch.where(one_left_out, (inverse[:, None] + inverse[None, :]) ** 3, differences)
         inner = differences * (vectors.T @ grad @ vectors)
         return vectors @ inner @ vectors.T, None, None
 

@@ -81,7 +81,7 @@ class CKNLayer(nn.Module):
         shape = (filters, in_channels, *(layer.patch,) * axes)
         start = functional.normalize(torch.randn(filters, math.prod(shape[1:]), generator=generator))
         self.filters = nn.Parameter(start.reshape(shape), requires_grad=False)
-        self._cache: tuple[Any, Tensor] | None = None
+        self._cache: tuple[Tensor, Any, Tensor] | None = None
 
     def extra_repr(self) -> str:
         """What ``print`` shows."""
@@ -107,10 +107,12 @@ class CKNLayer(nn.Module):
         """The projection; in eval mode it is kept for as long as the filters are the same."""
         if self.training or (self.filters.requires_grad and torch.is_grad_enabled()):
             return self.projection()
-        key = (id(self.filters), self.filters._version, self.filters.device, self.filters.dtype)
-        if self._cache is None or self._cache[0] != key:
-            self._cache = key, self.projection()
-        return self._cache[1]
+        weight = self.filters
+        key = (weight._version, weight.data_ptr(), weight.device, weight.dtype)
+        if self._cache is None or self._cache[0] is not weight or self._cache[1] != key:
+            with torch.inference_mode(False), torch.no_grad():  # kept for calls in other modes
+                self._cache = weight, key, self.projection()
+        return self._cache[2]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_cache": None}

@@ -14,7 +14,7 @@ the training data only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -107,31 +107,33 @@ def _losses(loss: Loss, scores: Tensor, targets: Tensor) -> Tensor:
 class _Eigenbasis:
     """Features in coordinates that are no more than min(n, features), with the eigenvalues of their covariance.
 
-    With more features than examples, coordinates are those of the span of the examples, where a fitted weight lies.
+    With more features than examples, coordinates are those of the span of the centred examples, where a fitted weight
+    lies. Features are used less `shift`, which leaves the bias uncorrelated with the weights, but never copied.
     """
 
     def __init__(self, features: Tensor) -> None:
         from scipy.linalg import eigh
 
         n, size = features.shape
+        self.mean = _mean(features)
         gram = torch.zeros(min(n, size), min(n, size), dtype=torch.float64)
-        blocks = features.split(_CHUNK) if size <= n else features.T.split(_CHUNK)
-        for block in blocks:  # X'X or XX', in float64 block by block
-            part = block.double().cpu()
+        for part in _centred_blocks(features, self.mean):  # X'X or XX'
             gram += part.T @ part
         values, vectors = (torch.from_numpy(a) for a in eigh(gram.numpy(), driver="evd", overwrite_a=True))
         self.values = (values.clamp(min=0.0) / n).to(features)
         self.vectors: Tensor | None = None
         self._back: Tensor | None = None
         if size <= n:
-            self.features, self.vectors = features, vectors.to(features)
+            self.features, self.vectors, self.shift = features, vectors.to(features), self.mean.to(features)
         else:
             roots = values.clamp(min=0.0).sqrt()
-            kept = roots > roots[-1] * n * torch.finfo(features.dtype).eps
-            self.values = self.values[kept.to(features.device)]
+            kept = roots > roots[-1] * n * torch.finfo(torch.float64).eps ** 0.5
             left = vectors[:, kept]
+            self.values = self.values[kept.to(features.device)]
             self.features = (left * roots[kept]).to(features)
-            self._back = (left / roots[kept]).to(features).T @ features  # orthonormal rows
+            self.shift = torch.zeros_like(self.values)
+            # orthonormal rows; the mean drops out, as its coordinates in `left` are 0
+            self._back = (left / roots[kept]).to(features).T @ features
 
     def rotate(self, weight: Tensor) -> Tensor:
         """Coordinates to the eigenbasis."""
@@ -141,9 +143,26 @@ class _Eigenbasis:
         """Eigenbasis to coordinates."""
         return weight if self.vectors is None else weight @ self.vectors.T
 
-    def raw(self, weight: Tensor) -> Tensor:
-        """Coordinates to features."""
-        return weight if self._back is None else weight @ self._back
+    def raw(self, head: LinearHead) -> LinearHead:
+        """A head in coordinates as one on features."""
+        if self._back is None:
+            return head
+        weight = head.weight @ self._back
+        return replace(head, weight=weight, bias=head.bias - weight @ self.mean.to(weight))
+
+
+def _mean(features: Tensor) -> Tensor:
+    return torch.stack([block.double().sum(0) for block in features.split(_CHUNK)]).sum(0) / len(features)
+
+
+def _centred_blocks(features: Tensor, mean: Tensor) -> Iterator[Tensor]:
+    """Centred features in float64 on the CPU, by rows, or by columns (transposed) where there are more of these."""
+    if features.shape[1] <= len(features):
+        for block in features.split(_CHUNK):
+            yield (block.double() - mean).cpu()
+    else:
+        for block, part in zip(features.T.split(_CHUNK), mean.split(_CHUNK), strict=True):
+            yield (block.double() - part[:, None]).cpu()
 
 
 def fit_head(
@@ -174,8 +193,8 @@ def fit_head(
     """
     basis, targets = _Eigenbasis(features), _targets(labels, classes, features)
     weights = torch.ones(len(features), dtype=torch.float64, device=features.device)
-    head = _lbfgs(basis, targets, loss, lam, weights, None, max_iter, 1e-9)
-    return replace(head, weight=basis.raw(head.weight))
+    tolerance = 1e-13 if features.dtype == torch.float64 else 1e-9
+    return basis.raw(_lbfgs(basis, targets, loss, lam, weights, None, max_iter, tolerance))
 
 
 def _lbfgs(
@@ -198,22 +217,24 @@ def _lbfgs(
 
     def unpack(flat: np.ndarray) -> tuple[Tensor, Tensor]:
         both = torch.from_numpy(flat).to(features).reshape(outputs, size + 1)
-        return basis.unrotate(both[:, :size] * scale), both[:, size]
+        weight = basis.unrotate(both[:, :size] * scale)
+        return weight, both[:, size] - weight @ basis.shift
 
     def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
         weight, bias = unpack(flat)
         scores = torch.addmm(bias, features, weight.T).double().requires_grad_()
         value = (share * _losses(loss, scores, targets)).sum()
         (slope,) = torch.autograd.grad(value, scores)
-        gradient = basis.rotate(slope.to(features).T @ features + lam * weight) * scale
-        both = torch.cat([gradient.double(), slope.sum(0)[:, None]], dim=1)
+        total = slope.sum(0)
+        moved = slope.to(features).T @ features - torch.outer(total.to(features), basis.shift)
+        both = torch.cat([(basis.rotate(moved + lam * weight) * scale).double(), total[:, None]], dim=1)
         return value.item() + 0.5 * lam * weight.double().square().sum().item(), both.cpu().numpy().ravel()
 
     first = torch.zeros(outputs, size + 1, dtype=torch.float64)
     if start is not None:
         first[:, :size] = basis.rotate(start.weight) / scale
-        first[:, size] = start.bias
-    options = {"maxiter": max_iter, "ftol": tolerance, "gtol": tolerance}
+        first[:, size] = start.bias + start.weight @ basis.shift
+    options = {"maxiter": max_iter, "maxfun": 2 * max_iter, "ftol": tolerance, "gtol": tolerance**0.5 / 10}
     with torch.enable_grad():
         found = minimize(objective, first.numpy().ravel(), jac=True, method="L-BFGS-B", options=options)
     weight, bias = unpack(found.x)
@@ -235,7 +256,8 @@ def validation_folds(labels: Int[Tensor, " n"], folds: int | float | None, gener
     """
     if folds is None:
         folds = 5 if len(labels) < 5000 else 0.2
-    if isinstance(folds, bool) or not (0 < folds < 1 or (folds >= 2 and float(folds).is_integer())):
+    number = isinstance(folds, int | float) and not isinstance(folds, bool)
+    if not number or not (0 < folds < 1 or (folds >= 2 and float(folds).is_integer())):
         raise ValueError(f"validation: expected a number of folds, 2 or more, or a share in (0, 1), got {folds!r}")
     count = round(1 / folds) if folds < 1 else int(folds)
     share = folds if folds < 1 else 1 / count
@@ -296,7 +318,7 @@ def select_lambda(
     for lam in track(ordered, progress, label="lambda"):
         right, lost, count = 0, 0.0, 0
         for number, fold in enumerate(folds):
-            head = _lbfgs(basis, targets, loss, lam, (~fold).double(), starts[number], 100, 1e-5)
+            head = _lbfgs(basis, targets, loss, lam, (~fold).double(), starts[number], 150, 1e-8)
             starts[number] = head
             scores = head.scores(basis.features)[fold]
             right += int((_decide(scores) == labels[fold]).sum())
