@@ -24,7 +24,7 @@ from hilbertnet.architecture import (
     Power,
     Vovk,
 )
-from hilbertnet.architecture.dot_product import homogeneous, safe_norm, tangent
+from hilbertnet.architecture.homogeneous import homogeneous, safe_norm, tangent
 
 every_kernel = pytest.mark.parametrize("entry", CATALOGUE, ids=str)
 

@@ -93,7 +93,7 @@ def test_gram_pair_is_both_gram_matrices(text):
 
 
 def test_tangent_kernel_of_linear_layers_counts_the_layers():
-    """f = w W_2 W_1 x: each of the three factors adds the same kernel."""
+    """F = w W_2 W_1 x: each of the three factors adds the same kernel."""
     x = images(3, (4,))
     first, second = ConvKernel("1 linear - | 1 linear -").gram_pair(x)
     np.testing.assert_allclose(first, x @ x.T, rtol=1e-12)

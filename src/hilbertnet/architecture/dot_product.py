@@ -35,9 +35,6 @@ __all__ = [
     "Polynomial",
     "Power",
     "Vovk",
-    "homogeneous",
-    "safe_norm",
-    "tangent",
 ]
 
 
@@ -378,37 +375,3 @@ class Dual(DotProductKernel):
     def __str__(self) -> str:
         name = self.activation if isinstance(self.activation, str) else getattr(self.activation, "__qualname__", "?")
         return f"dual({name})"
-
-
-def safe_norm(squared: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Square root of squared norms, exactly 0 (with gradient 0) where they vanish or rounding made them negative."""
-    floor = _floor(squared.dtype) ** 2
-    return torch.where(squared > floor, torch.sqrt(squared.clamp(min=floor)), 0.0)
-
-
-def _floor(dtype: torch.dtype) -> float:
-    """A norm below this counts as 0; its square is still a normal number."""
-    return torch.finfo(dtype).tiny ** 0.25
-
-
-def _cosine(inner: Tensor, norm_x: Tensor, norm_y: Tensor) -> Tensor:
-    floor = _floor(inner.dtype)
-    return (inner / (norm_x.clamp(min=floor) * norm_y.clamp(min=floor))).clamp(-1.0, 1.0)
-
-
-def homogeneous(kernel: DotProductKernel, inner: Tensor, norm_x: Tensor, norm_y: Tensor) -> Tensor:
-    """``||z|| ||z'|| kappa(<z, z'> / (||z|| ||z'||))``, 0 where z or z' is 0.
-
-    Parameters
-    ----------
-    kernel
-        kappa.
-    inner, norm_x, norm_y
-        Inner products and norms, of shapes that broadcast together.
-    """
-    return norm_x * norm_y * kernel.value(_cosine(inner, norm_x, norm_y))
-
-
-def tangent(kernel: DotProductKernel, inner: Tensor, norm_x: Tensor, norm_y: Tensor) -> Tensor:
-    """``kappa'(cos(z, z'))``, the factor of the layer below in the tangent kernel."""
-    return kernel.derivative(_cosine(inner, norm_x, norm_y))

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from hilbertnet.architecture.dot_product import safe_norm
+from hilbertnet.architecture.homogeneous import safe_norm
 from hilbertnet.architecture.pools import GlobalPool, Pool, Taps
 
 __all__ = [

@@ -1,5 +1,7 @@
-"""Data sets."""
+"""Data sets, their splits, and what is done to images before a model sees them."""
 
-from hilbertnet.data.sources import Dataset, load, split
+from hilbertnet.data.dataset import Dataset, IncompleteDataWarning
+from hilbertnet.data.sources import load
+from hilbertnet.data.splits import Partition, partition, split, subset
 
-__all__ = ["Dataset", "load", "split"]
+__all__ = ["Dataset", "IncompleteDataWarning", "Partition", "load", "partition", "split", "subset"]

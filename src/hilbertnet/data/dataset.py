@@ -62,11 +62,16 @@ class Dataset:
                 raise ValueError(f"test_x: expected shape (m, *{self.x.shape[1:]}), got {self.test_x.shape}")
 
     def __str__(self) -> str:
-        n, channels, height, width = self.x.shape
+        _, channels, height, width = self.x.shape
         colour = "grey" if channels == 1 else f"{channels}-channel"
-        test = "" if self.test_x is None else f" and {len(self.test_x):,} official test images"
+        test = "" if self.test_x is None else f" and {self._count('test')} official test images"
         classes = len(self.class_names) or len(np.unique(self.y))
-        return f"{printable(self.name)}: {n:,} {colour} images of {height} x {width}{test}, {classes} classes"
+        return f"{printable(self.name)}: {self._count('train')} {colour} images of {height} x {width}{test}, {classes} classes"
+
+    def _count(self, part: str) -> str:
+        found = self.found[part]
+        official = self.official.get(part, found)
+        return f"{found:,}" if found == official else f"{found:,} of {official:,}"
 
     @property
     def found(self) -> dict[str, int]:

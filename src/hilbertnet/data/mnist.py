@@ -48,8 +48,9 @@ def _local_files() -> dict[str, Path] | None:
     for folder in data_folders("mnist"):
         found = {}
         for name in _MD5:
-            candidates = [folder / f"{name}.gz", folder / name]
-            found.update({name: path for path in reversed(candidates) if path.is_file()})
+            paths = [path for path in (folder / f"{name}.gz", folder / name) if path.is_file()]
+            if paths:
+                found[name] = paths[0]
         if found:
             missing = [name for name in _MD5 if name not in found]
             if missing:

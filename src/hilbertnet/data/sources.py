@@ -1,96 +1,95 @@
-"""Data sets by name, as images in [0, 1] with labels, and seeded stratified splits."""
+"""Data sets by name, by folder and by file, as images in [0, 1] with labels."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hilbertnet.data.archive import load_npz
+from hilbertnet.data.cifar10 import load_cifar10
+from hilbertnet.data.dataset import Dataset, printable
+from hilbertnet.data.folder import load_folder
+from hilbertnet.data.mnist import load_mnist
+from hilbertnet.data.splits import split
 from hilbertnet.text import nearest
 
 __all__ = ["SOURCES", "Dataset", "load", "split"]
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """Images with labels.
-
-    Parameters
-    ----------
-    name
-        What the user called it.
-    x
-        Images (n, channels, height, width), float32 in [0, 1].
-    y
-        Labels, shape (n,).
-    """
-
-    name: str
-    x: NDArray[np.float32]
-    y: NDArray
-
-    def __str__(self) -> str:
-        n, channels, height, width = self.x.shape
-        colour = "grey" if channels == 1 else f"{channels}-channel"
-        return f"{self.name}: {n:,} {colour} images of {height} x {width}, {len(np.unique(self.y))} classes"
 
 
 def _digits() -> Dataset:
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
-    return Dataset("digits", (bunch.images[:, None] / 16).astype(np.float32), bunch.target)
+    x = (bunch.images[:, None] / 16).astype(np.float32)
+    return Dataset("digits", x, bunch.target, tuple(map(str, range(10))))
 
 
-SOURCES = {"digits": _digits}
+SOURCES: dict[str, Callable[[], Dataset]] = {"digits": _digits, "mnist": load_mnist, "cifar10": load_cifar10}
 
 
-def load(name: str) -> Dataset:
-    """The data set called `name`; ``"digits"``, scikit-learn's, needs no download.
-
-    Raises
-    ------
-    ValueError
-        If there is none of that name.
-    """
-    if name not in SOURCES:
-        raise ValueError(f"DATA: expected one of {', '.join(SOURCES)}, got {name!r}{nearest(name, SOURCES)}")
-    return SOURCES[name]()
-
-
-def split(
-    y: NDArray, held_out: float, seed: int, train: int | None = None
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices of training and held-out examples, stratified by class.
+def load(
+    source: str | os.PathLike[str], *, size: tuple[int, int] | None = None, channels: int | None = None
+) -> Dataset:
+    """The data set that `source` names.
 
     Parameters
     ----------
-    y
-        Labels, shape (n,).
-    held_out
-        Share of examples held out, in (0, 1).
-    seed
-        Of the split.
-    train
-        Keep only so many training examples.
+    source
+        ``"digits"`` (scikit-learn's, needs no download), ``"mnist"``, ``"cifar10"``, a folder with one sub-folder of
+        images for each class, or an ``.npz`` file with x and y. A folder that has the name of a data set is written
+        ``"./mnist"``. The files of MNIST and CIFAR-10 are looked for in the folder that the environment variable HILBERTNET_DATA
+        names, and else downloaded, once, into the user's cache folder.
+    size
+        Height and width to resize the images of a folder to; other sources must have that size.
+    channels
+        1 for grey and 3 for colour images of a folder; other sources must have that number.
 
     Raises
     ------
     ValueError
-        If a class has too few examples, or there are fewer training examples than `train`.
-    """
-    from sklearn.model_selection import train_test_split
+        If there is no such data set, or its files are missing, cut, corrupted or not as they should be; the message
+        names the file.
 
-    if not 0 < held_out < 1:
-        raise ValueError(f"held-out: expected a share in (0, 1), got {held_out!r}")
-    _, counts = np.unique(y, return_counts=True)
-    rest = len(y) - round(len(y) * held_out)
-    if counts.min() < 2:
-        raise ValueError("y: expected at least two examples of every class, got a class with one")
-    if train is not None and not len(counts) <= train <= rest:
-        raise ValueError(f"train: expected {len(counts)} (one for each class) to {rest} examples, got {train}")
-    first, second = train_test_split(np.arange(len(y)), test_size=held_out, stratify=y, random_state=seed)
-    if train is not None and train < len(first):
-        first, _ = train_test_split(first, train_size=train, stratify=y[first], random_state=seed)
-    return first, second
+    Warns
+    -----
+    IncompleteDataWarning
+        If the files are sound but hold fewer examples than the official ones.
+    """
+    _check_wish(size, channels)
+    name = os.fspath(source)
+    if name in SOURCES:
+        data = SOURCES[name]()
+    elif os.path.isdir(name):
+        return load_folder(Path(name), size=size, channels=channels)
+    elif os.path.isfile(name):
+        data = load_npz(Path(name))
+    else:
+        raise ValueError(
+            f"DATA: expected one of {', '.join(SOURCES)}, a folder with one sub-folder of images for each class, or an "
+            f".npz file, got {printable(name)!r}{nearest(name, SOURCES)}"
+        )
+    _check_same(data, size, channels)
+    return data
+
+
+def _check_wish(size: tuple[int, int] | None, channels: int | None) -> None:
+    if size is not None and not (len(size) == 2 and all(isinstance(side, int) and side > 0 for side in size)):
+        raise ValueError(f"size: expected height and width, two positive whole numbers, got {size!r}")
+    if channels not in (None, 1, 3):
+        raise ValueError(f"channels: expected 1 (grey) or 3 (colour), got {channels!r}")
+
+
+def _check_same(data: Dataset, size: tuple[int, int] | None, channels: int | None) -> None:
+    _, found, height, width = data.x.shape
+    if size is not None and tuple(size) != (height, width):
+        raise ValueError(
+            f"size: only a folder of images is resized; {printable(data.name)} has {height} x {width}, "
+            f"got {size[0]} x {size[1]}"
+        )
+    if channels is not None and channels != found:
+        raise ValueError(
+            f"channels: only a folder of images is converted; {printable(data.name)} has {found}, got {channels}"
+        )

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from hilbertnet.architecture.dot_product import safe_norm
+from hilbertnet.architecture.homogeneous import safe_norm
 from hilbertnet.architecture.layers import Architecture
 from hilbertnet.kernels.recursion import SelfPass, cross_pass, self_pass
 from hilbertnet.kernels.tiles import Plan, make_plan

@@ -25,8 +25,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hilbertnet.architecture.dot_product import homogeneous, safe_norm
-from hilbertnet.architecture.dot_product import tangent as tangent_factor
+from hilbertnet.architecture.homogeneous import homogeneous, safe_norm
+from hilbertnet.architecture.homogeneous import tangent as tangent_factor
 from hilbertnet.architecture.layers import Architecture, Layer
 from hilbertnet.architecture.operators import antialias, gram_patches, gram_pool
 

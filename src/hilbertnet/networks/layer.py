@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hilbertnet.architecture.dot_product import homogeneous
+from hilbertnet.architecture.homogeneous import homogeneous
 from hilbertnet.architecture.layers import Architecture, Layer
 from hilbertnet.architecture.operators import (
     pad_for_patches,

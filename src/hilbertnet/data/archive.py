@@ -1,0 +1,153 @@
+"""An ``.npz`` file with x and y, read without trusting it."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from collections.abc import Collection
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from hilbertnet.data.dataset import Dataset, as_unit, printable
+from hilbertnet.data.memory import check_fits
+
+__all__ = ["load_npz"]
+
+_MOST_DEFLATED = 1032  # deflate never packs better than this
+_FEW = range(1, 5)  # numbers of channels that pictures have
+
+
+def load_npz(path: Path) -> Dataset:
+    """Images ``x`` and labels ``y`` of an ``.npz`` file, and its official test set, ``x_test`` and ``y_test``, if any.
+
+    ``x_train`` and ``y_train`` do as well. Whole numbers are pixels 0..255; real numbers are pixels in [0, 1]. Images
+    are (n, height, width), (n, channels, height, width) or (n, height, width, channels). Four axes are read as
+    (n, height, width, channels) if the last has 1 to 4 entries and the second more; otherwise as
+    (n, channels, height, width). Labels are whole numbers or text, shape (n,); classes are in sorted order.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    Raises
+    ------
+    ValueError
+        If the file is no zip file, is cut or corrupted, holds objects, lacks x or y, or they are not as above.
+    """
+    try:
+        archive = zipfile.ZipFile(path)
+    except Exception as error:  # zipfile raises many kinds on a broken file, struct.error among them
+        raise ValueError(
+            f"{printable(path)}: expected an .npz file, which is a zip file ({printable(error)})"
+        ) from None
+    with archive:
+        members = {item.filename.removesuffix(".npy"): item for item in archive.infolist()}
+        keys = _keys(members.keys(), path)
+        arrays = {role: _read(archive, members[key], f"{printable(path)}: {key}") for role, key in keys.items()}
+    places = {role: f"{printable(path)}: {key}" for role, key in keys.items()}
+    x = as_images(arrays["x"], places["x"])
+    labels = {role: _as_labels(arrays[role], places[role]) for role in ("y", "y_test") if role in arrays}
+    if len({found.dtype.kind for found in labels.values()}) > 1:
+        raise ValueError(f"{printable(path)}: expected y and y_test both as whole numbers or both as text")
+    classes = np.unique(np.concatenate(list(labels.values())))
+    names = tuple(map(str, classes.tolist()))
+    y = {role: np.searchsorted(classes, found).astype(np.int64) for role, found in labels.items()}
+    test_x = as_images(arrays["x_test"], places["x_test"]) if "x_test" in arrays else None
+    try:
+        return Dataset(path.name, x, y["y"], names, test_x, y.get("y_test"))
+    except ValueError as error:
+        raise ValueError(f"{printable(path)}: {error}") from None
+
+
+def _keys(names: Collection[str], path: Path) -> dict[str, str]:
+    """Which key of the file plays which role."""
+    keys = {}
+    for role, spellings in {"x": ("x", "x_train"), "y": ("y", "y_train")}.items():
+        present = [name for name in spellings if name in names]
+        if len(present) != 1:
+            got = "both" if present else printable(", ".join(sorted(names)))[:200] or "nothing"
+            raise ValueError(f"{printable(path)}: expected one of {' and '.join(spellings)}, got {got}")
+        keys[role] = present[0]
+    tests = [name for name in ("x_test", "y_test") if name in names]
+    if len(tests) == 1:
+        raise ValueError(f"{printable(path)}: expected both of x_test and y_test or neither, got {tests[0]}")
+    return keys | {name: name for name in tests}
+
+
+def _read(archive: zipfile.ZipFile, item: zipfile.ZipInfo, place: str) -> NDArray:
+    """One array, whose header must agree with the size of the member before anything of that size is allocated."""
+    try:
+        with archive.open(item) as stream:
+            shape, dtype = _read_header(stream)
+            room = item.file_size - stream.tell()
+        if dtype.hasobject:
+            raise ValueError("an array of objects, which could run code")
+        if dtype.itemsize * math.prod(shape) != room or item.file_size > 1024 + _MOST_DEFLATED * item.compress_size:
+            raise ValueError(f"a header of shape {shape} and {dtype} that does not agree with the size of the file")
+        check_fits((room,), "the array", "too much to load")
+        with archive.open(item) as stream:
+            return npy.read_array(stream, allow_pickle=False)
+    except Exception as error:  # so do the parsers of zip members and of npy headers
+        reason = printable(" ".join(str(error).split()))[:300] or type(error).__name__
+        raise ValueError(f"{place}: expected an array of numbers, got {reason}") from None
+
+
+def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    version = npy.read_magic(stream)
+    read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
+    if read is None:
+        raise ValueError(f"an array in format version {version[0]}.{version[1]}")
+    shape, _, dtype = read(stream)
+    return shape, dtype
+
+
+def as_images(array: NDArray, place: str) -> NDArray[np.float32]:
+    """Images (n, channels, height, width), float32 in [0, 1], from any layout that `load_npz` reads."""
+    if array.ndim not in (3, 4) or 0 in array.shape:
+        raise ValueError(
+            f"{place}: expected images (n, height, width), (n, channels, height, width) or "
+            f"(n, height, width, channels), got shape {array.shape}"
+        )
+    if array.ndim == 3:
+        array = array[:, None]
+    elif array.shape[3] in _FEW and array.shape[1] not in _FEW:
+        array = array.transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(_as_unit(array, place))
+
+
+def _as_unit(array: NDArray, place: str) -> NDArray[np.float32]:
+    if array.dtype.kind == "b":
+        return array.astype(np.float32)
+    if array.dtype.kind not in "iuf":
+        raise ValueError(f"{place}: expected numbers, got {array.dtype}")
+    low, high = array.min(), array.max()
+    if array.dtype.kind == "f":
+        if not (low >= 0 and high <= 1):  # false for NaN too
+            raise ValueError(f"{place}: expected real numbers in [0, 1], got {low:g} to {high:g}; divide pixels by 255")
+        return array.astype(np.float32)
+    if low < 0 or high > 255:
+        raise ValueError(f"{place}: expected whole numbers 0 to 255, got {low} to {high}")
+    return as_unit(array.astype(np.uint8))
+
+
+def _as_labels(array: NDArray, place: str) -> NDArray:
+    """Labels (n,) as whole numbers or text."""
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1 or not len(array):
+        raise ValueError(f"{place}: expected labels (n,), got shape {array.shape}")
+    if array.dtype.kind == "U":
+        return array
+    if array.dtype.kind == "S":
+        return np.char.decode(array, "utf-8", "replace")
+    if array.dtype.kind in "iubf":
+        with np.errstate(invalid="ignore"):  # of what is no whole number, found out on the next line
+            whole = array.astype(np.int64)
+        if (whole == array).all():
+            return whole
+    raise ValueError(f"{place}: expected labels as whole numbers or text, got {array.dtype}")
