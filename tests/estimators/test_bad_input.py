@@ -89,7 +89,7 @@ def test_complex_pixels_and_words(make):
 def test_no_images(make):
     for empty in (X[:0], torch.tensor(X[:0])):
         with pytest.raises(ValueError, match="X|sample"):
-            make().fit(empty, Y[:0])
+            make().fit(empty, Y)
     model = make().fit(X, Y)
     for empty in (X[:0], torch.tensor(X[:0])):
         with pytest.raises(ValueError, match="X|sample"):
@@ -139,7 +139,7 @@ def test_poolings_that_leave_nothing(make):
         ("3 expp(0.6) gauss2", "did you mean 'exp'", 2),
         ("3 exp(0.6) gaus2", "pool", 11),
         ("3 exp(0.6) gauss2 || 3 exp(0.6) -", "patch size", 19),
-        ("exp(0.6) gauss2", "patch size", 0),
+        ("3 exp(0.6) gauss2 | exp(0.6) -", "patch size", 20),
         ("3 exp(0.6", "expected", 9),
     ],
 )

@@ -94,7 +94,7 @@ def assert_close_to_mean(draws, expected, errors=4.0):
 def test_arc_cosine_is_the_mean_over_random_relu_networks(axes, boundary):
     arch = Architecture.parse("3 arccos1 avg2 | 2 arccos1 avg2", boundary=boundary)
     x, rng, width, draws = signals(3, 2, SPACES[axes]), torch.Generator().manual_seed(0), 600, []
-    for _ in range(60):
+    for _ in range(40):
         maps = x
         for layer in arch.layers:
             z = extract_patches(maps, layer.patch, arch)

@@ -88,7 +88,8 @@ def test_ckn_kernel_norms_of_patches(case, dtype, tolerance):
 # - a convolution takes 2/9 times the sum over the patch and E[relu relu] is half of arc-cosine 1: 2/9 * 1/2 = 1/9 is
 #   this library's |S|^-1 = 1/9. The average poolings agree;
 # - its tangent kernel after relu is T' = k0 (P K + P T'), which starts at 0, and this library's T = k0 P T + K, which
-#   starts at K: T = T' + K solves the one when T' solves the other. The last dense layer gives 2 K and 2 K + 2 T' = 2 T;
+#   starts at K: T = T' + K solves the one when T' solves the other. The last dense layer gives 2 K, and
+#   2 K + 2 T' = 2 T;
 # - Flatten takes the mean over the last positions, this library the sum.
 # In all, 2 / (c * positions), for both kernels.
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from hilbertnet.data.memory import check_fits
 __all__ = ["load_npz"]
 
 _MOST_DEFLATED = 1032  # deflate never packs better than this
-_FEW = range(1, 5)  # numbers of channels that pictures have
+_MOST_CHANNELS = 4  # that a picture has, where the channels come last
 
 
 def load_npz(path: Path) -> Dataset:
@@ -26,7 +26,7 @@ def load_npz(path: Path) -> Dataset:
 
     ``x_train`` and ``y_train`` do as well. Whole numbers are pixels 0..255; real numbers are pixels in [0, 1]. Images
     are (n, height, width), (n, channels, height, width) or (n, height, width, channels). Four axes are read as
-    (n, height, width, channels) if the last has 1 to 4 entries and the second more; otherwise as
+    (n, height, width, channels) if the last has at most 4 entries and fewer than the second; otherwise as
     (n, channels, height, width). Labels are whole numbers or text, shape (n,); classes are in sorted order.
 
     Parameters
@@ -115,7 +115,7 @@ def as_images(array: NDArray, place: str) -> NDArray[np.float32]:
         )
     if array.ndim == 3:
         array = array[:, None]
-    elif array.shape[3] in _FEW and array.shape[1] not in _FEW:
+    elif array.shape[3] <= _MOST_CHANNELS and array.shape[3] < array.shape[1]:
         array = array.transpose(0, 3, 1, 2)
     return np.ascontiguousarray(_as_unit(array, place))
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import tarfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hilbertnet.data.dataset import Dataset, as_unit, printable, warn_if_incomplete
-from hilbertnet.data.files import RemoteFile, data_folders, fetch
+from hilbertnet.data.files import RemoteFile, data_folders, fetch, open_unzipped
 
 __all__ = ["load_cifar10"]
 
@@ -78,14 +77,17 @@ def _unpacked(path: Path) -> tuple[str, dict[str, bytes]]:
     wanted = {f"{_FOLDER}/{name}": name for name in (*_TRAIN, _TEST, _META)}
     files = {}
     try:
-        with tarfile.open(path, "r:gz") as archive:
-            for member in archive:
-                name = wanted.get(member.name.removeprefix("./"))
-                stream = archive.extractfile(member) if name and member.isreg() else None
-                if name and stream:
-                    files[name] = stream.read(_BATCH * _RECORD + 1)
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        raise ValueError(f"{printable(path)}: an archive that is cut or corrupted ({error})") from None
+        with open_unzipped(path) as unzipped:
+            with tarfile.open(fileobj=unzipped, mode="r|") as archive:
+                for member in archive:
+                    name = wanted.get(member.name.removeprefix("./"))
+                    stream = archive.extractfile(member) if name and member.isreg() else None
+                    if name and stream:
+                        files[name] = stream.read(_BATCH * _RECORD + 1)
+            while unzipped.read(2**20):  # to the end, where gzip checks its sum
+                pass
+    except (tarfile.TarError, OSError) as error:
+        raise ValueError(f"{printable(path)}: an archive that is cut or corrupted ({printable(error)})") from None
     return printable(path), files
 
 

@@ -66,7 +66,8 @@ class Dataset:
         colour = "grey" if channels == 1 else f"{channels}-channel"
         test = "" if self.test_x is None else f" and {self._count('test')} official test images"
         classes = len(self.class_names) or len(np.unique(self.y))
-        return f"{printable(self.name)}: {self._count('train')} {colour} images of {height} x {width}{test}, {classes} classes"
+        images = f"{self._count('train')} {colour} images of {height} x {width}{test}"
+        return f"{printable(self.name)}: {images}, {classes} {'class' if classes == 1 else 'classes'}"
 
     def _count(self, part: str) -> str:
         found = self.found[part]

@@ -109,7 +109,7 @@ def _classes(path: Path) -> list[tuple[str, Path]]:
 
 
 def _visible(path: Path) -> list[Path]:
-    """Files and folders in a folder, sorted, without what is hidden. No walk goes deeper, so no link leads in circles."""
+    """Files and folders in a folder, sorted, without the hidden ones. No walk goes deeper: no link leads in circles."""
     entries = [
         entry for entry in path.iterdir() if not entry.name.startswith(".") and entry.name.lower() not in _LITTER
     ]

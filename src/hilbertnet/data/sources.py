@@ -40,8 +40,8 @@ def load(
     source
         ``"digits"`` (scikit-learn's, needs no download), ``"mnist"``, ``"cifar10"``, a folder with one sub-folder of
         images for each class, or an ``.npz`` file with x and y. A folder that has the name of a data set is written
-        ``"./mnist"``. The files of MNIST and CIFAR-10 are looked for in the folder that the environment variable HILBERTNET_DATA
-        names, and else downloaded, once, into the user's cache folder.
+        ``"./mnist"``. The files of MNIST and CIFAR-10 are looked for in the folder that the environment variable
+        HILBERTNET_DATA names, and else downloaded, once, into the user's cache folder.
     size
         Height and width to resize the images of a folder to; other sources must have that size.
     channels

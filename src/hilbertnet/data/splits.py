@@ -106,15 +106,15 @@ def _draw(
     from sklearn.model_selection import train_test_split
 
     everything = np.arange(len(y))
-    classes = len(np.unique(y))
+    counts = np.unique(y, return_counts=True)[1]
     if not stratified:
         first, second = train_test_split(everything, train_size=size, random_state=seed)
         return first, second
-    if min(size, len(y) - size) >= classes:
+    if min(size, len(y) - size) >= len(counts) and counts.min() > 1:
         sizes = {"train_size": size} if share is None else {"test_size": share}
         first, second = train_test_split(everything, **sizes, stratify=y, random_state=seed)
         whole = [first] if share is None else [first, second]
-        if all(len(np.unique(y[part])) == classes for part in whole):
+        if all(len(np.unique(y[part])) == len(counts) for part in whole):
             return first, second
     return _draw_each(y, size, seed, both=share is not None)
 

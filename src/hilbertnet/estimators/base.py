@@ -51,7 +51,7 @@ class CKNEstimator(BaseEstimator):
         arch, preset_filters = read_architecture(self.architecture, space)
         arch.shapes(space)
         counts = self.filters if self.filters is not None else preset_filters or _default_filters(len(arch.layers))
-        counts = [counts] if isinstance(counts, int) else [int(count) for count in counts]
+        counts = [counts] if isinstance(counts, int) else list(counts)
         network = CKN(
             arch,
             signals.shape[1],

@@ -28,6 +28,7 @@ from hilbertnet.records import load_tensors, save_tensors
 from hilbertnet.solvers.linear import (
     LAMBDAS,
     LOSSES,
+    Eigenbasis,
     LinearHead,
     Loss,
     ValidationPoint,
@@ -260,12 +261,13 @@ class CKNClassifier(ClassifierMixin, CKNEstimator):
         count = len(self.classes_)
         self.validation_curve_: list[ValidationPoint] = []
         self.alpha_ = lambdas[0]
+        basis = Eigenbasis(features)
         if len(lambdas) > 1:
             folds = validation_folds(labels, self.validation, generator)
             self.alpha_, self.validation_curve_ = select_lambda(
-                features, labels, count, self.loss, lambdas, folds, progress=self.progress
+                features, labels, count, self.loss, lambdas, folds, basis=basis, progress=self.progress
             )
-        return fit_head(features, labels, count, self.loss, self.alpha_)
+        return fit_head(features, labels, count, self.loss, self.alpha_, basis=basis)
 
     def decision_function(self, X: Any) -> Any:
         """Decision values, shape (n,) for two classes and (n, classes) for more, in the kind of `X`."""

@@ -60,7 +60,7 @@ class RidgePath:
 
 
 def ridge_path(gram: Float[Tensor, "n n"], targets: Float[Tensor, "n outputs"]) -> RidgePath:
-    """Decompose a Gram matrix, in float64; `gram` is overwritten where it already is float64 on the CPU.
+    """Decompose a Gram matrix, in float64 on the CPU.
 
     Parameters
     ----------
@@ -69,11 +69,9 @@ def ridge_path(gram: Float[Tensor, "n n"], targets: Float[Tensor, "n outputs"]) 
     targets
         Shape (n, outputs).
     """
-    from scipy.linalg import eigh
-
-    values, vectors = eigh(gram.double().cpu().numpy(), overwrite_a=True, check_finite=False, driver="evd")
-    basis, exact = torch.from_numpy(vectors), targets.double().cpu()
-    return RidgePath(torch.from_numpy(values).clamp(min=0.0), basis, basis.T @ exact, exact)
+    values, vectors = torch.linalg.eigh(gram.double().cpu())
+    exact = targets.double().cpu()
+    return RidgePath(values.clamp(min=0.0), vectors, vectors.T @ exact, exact)
 
 
 def choose_lambda(

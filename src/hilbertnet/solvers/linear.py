@@ -6,7 +6,7 @@ The objective is ``mean_i loss(y_i, W x_i + b) + (lambda / 2) ||W||^2`` with the
 - ``"logistic"``, softmax cross-entropy;
 - ``"ridge"``, ``sum_k (t_k - f_k)^2 / 2``.
 
-scipy's L-BFGS minimizes it in the eigenbasis of the features' covariance (scipy's symmetric solver), where the Hessian
+scipy's L-BFGS minimizes it in the eigenbasis of the features' covariance (torch's symmetric solver), where the Hessian
 is close to the identity whatever lambda is: some tens of passes over the data. Features stay in float32 where they are
 and are never copied whole: a validation fold is a vector of weights, not a copy. lambda is chosen on held-out folds of
 the training data only.
@@ -104,7 +104,7 @@ def _losses(loss: Loss, scores: Tensor, targets: Tensor) -> Tensor:
     return functional.cross_entropy(scores, targets.argmax(1), reduction="none")
 
 
-class _Eigenbasis:
+class Eigenbasis:
     """Features in coordinates that are no more than min(n, features), with the eigenvalues of their covariance.
 
     With more features than examples, coordinates are those of the span of the centred examples, where a fitted weight
@@ -112,14 +112,12 @@ class _Eigenbasis:
     """
 
     def __init__(self, features: Tensor) -> None:
-        from scipy.linalg import eigh
-
         n, size = features.shape
         self.mean = _mean(features)
         gram = torch.zeros(min(n, size), min(n, size), dtype=torch.float64)
         for part in _centred_blocks(features, self.mean):  # X'X or XX'
             gram += part.T @ part
-        values, vectors = (torch.from_numpy(a) for a in eigh(gram.numpy(), driver="evd", overwrite_a=True))
+        values, vectors = torch.linalg.eigh(gram)
         self.values = (values.clamp(min=0.0) / n).to(features)
         self.vectors: Tensor | None = None
         self._back: Tensor | None = None
@@ -172,6 +170,7 @@ def fit_head(
     loss: Loss,
     lam: float,
     *,
+    basis: Eigenbasis | None = None,
     max_iter: int = 1000,
 ) -> LinearHead:
     """Fit a linear head.
@@ -188,17 +187,19 @@ def fit_head(
         ``"squared_hinge"``, ``"logistic"`` or ``"ridge"``.
     lam
         lambda, positive.
+    basis
+        ``Eigenbasis(features)``, if it is at hand.
     max_iter
         Iterations of L-BFGS.
     """
-    basis, targets = _Eigenbasis(features), _targets(labels, classes, features)
+    basis, targets = basis or Eigenbasis(features), _targets(labels, classes, features)
     weights = torch.ones(len(features), dtype=torch.float64, device=features.device)
     tolerance = 1e-13 if features.dtype == torch.float64 else 1e-9
-    return basis.raw(_lbfgs(basis, targets, loss, lam, weights, None, max_iter, tolerance))
+    return basis.raw(_lbfgs(basis, targets, loss, lam, weights, None, max_iter, tolerance, restarts=3))
 
 
 def _lbfgs(
-    basis: _Eigenbasis,
+    basis: Eigenbasis,
     targets: Tensor,
     loss: Loss,
     lam: float,
@@ -206,9 +207,11 @@ def _lbfgs(
     start: LinearHead | None,
     max_iter: int,
     tolerance: float,
+    restarts: int = 1,
 ) -> LinearHead:
     """The head in the coordinates of `basis`; examples of weight 0 are left out."""
     from scipy.optimize import minimize
+    from threadpoolctl import threadpool_limits
 
     features = basis.features
     outputs, size = targets.shape[1], features.shape[1]
@@ -220,7 +223,7 @@ def _lbfgs(
         weight = basis.unrotate(both[:, :size] * scale)
         return weight, both[:, size] - weight @ basis.shift
 
-    def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
+    def objective(flat: np.ndarray, unit: float) -> tuple[float, np.ndarray]:
         weight, bias = unpack(flat)
         scores = torch.addmm(bias, features, weight.T).double().requires_grad_()
         value = (share * _losses(loss, scores, targets)).sum()
@@ -228,16 +231,24 @@ def _lbfgs(
         total = slope.sum(0)
         moved = slope.to(features).T @ features - torch.outer(total.to(features), basis.shift)
         both = torch.cat([(basis.rotate(moved + lam * weight) * scale).double(), total[:, None]], dim=1)
-        return value.item() + 0.5 * lam * weight.double().square().sum().item(), both.cpu().numpy().ravel()
+        penalized = value.item() + 0.5 * lam * weight.double().square().sum().item()
+        return penalized / unit, both.cpu().numpy().ravel() / unit
 
     first = torch.zeros(outputs, size + 1, dtype=torch.float64)
     if start is not None:
         first[:, :size] = basis.rotate(start.weight) / scale
         first[:, size] = start.bias + start.weight @ basis.shift
     options = {"maxiter": max_iter, "maxfun": 2 * max_iter, "ftol": tolerance, "gtol": tolerance**0.5 / 10}
-    with torch.enable_grad():
-        found = minimize(objective, first.numpy().ravel(), jac=True, method="L-BFGS-B", options=options)
-    weight, bias = unpack(found.x)
+    point, unit = first.numpy().ravel(), 1.0
+    # OpenBLAS's threads have nothing to share in vectors this short, and block each other where other programs run
+    with torch.enable_grad(), threadpool_limits(limits=1, user_api="blas"):
+        for _ in range(restarts):
+            found = minimize(objective, point, args=(unit,), jac=True, method="L-BFGS-B", options=options)
+            point, value = found.x, found.fun * unit
+            if value > 0.1 * unit:
+                break
+            unit = value  # its tolerances are absolute below 1: start again in the objective's own scale
+    weight, bias = unpack(point)
     return LinearHead(weight.clone(), bias.clone(), float(lam), loss)
 
 
@@ -288,6 +299,7 @@ def select_lambda(
     lambdas: Sequence[float],
     folds: Sequence[Tensor],
     *,
+    basis: Eigenbasis | None = None,
     progress: Progress = None,
 ) -> tuple[float, list[ValidationPoint]]:
     """Choose lambda by accuracy on held-out folds, ties by their loss, from the largest value down.
@@ -302,6 +314,8 @@ def select_lambda(
         Values to try.
     folds
         Masks of held-out examples.
+    basis
+        ``Eigenbasis(features)``, if it is at hand.
     progress
         ``None`` (a bar on a terminal), ``True``, ``False`` or a callable of (done, total).
 
@@ -311,7 +325,7 @@ def select_lambda(
         The chosen lambda and the validation curve.
     """
     ordered = sorted(map(float, lambdas), reverse=True)
-    basis, targets = _Eigenbasis(features), _targets(labels, classes, features)
+    basis, targets = basis or Eigenbasis(features), _targets(labels, classes, features)
     starts: list[LinearHead | None] = [None] * len(folds)
     curve: list[ValidationPoint] = []
     best, since = None, 0
