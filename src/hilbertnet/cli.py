@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,7 +43,13 @@ Examples:
 
 @app.command(help=_FIT_HELP)
 def fit(
-    data: Annotated[str, typer.Argument(metavar="DATA", help="digits")],
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA",
+            help="digits, mnist, cifar10, a folder with one sub-folder of images per class, or an .npz with x and y.",
+        ),
+    ],
     architecture: Annotated[
         str | None,
         typer.Option(
@@ -53,7 +60,12 @@ def fit(
     filters: Annotated[str | None, typer.Option(help="Filters of each layer, such as 64,256.")] = None,
     loss: Annotated[str, typer.Option(help="squared_hinge, logistic or ridge.")] = "squared_hinge",
     train: Annotated[int | None, typer.Option(help="Keep only so many training examples.")] = None,
-    held_out: Annotated[float, typer.Option(help="Share of examples held out for the test.")] = 1 / 3,
+    held_out: Annotated[
+        float | None,
+        typer.Option(
+            help="Share held out for the test. Default: the official test set, or a third where there is none."
+        ),
+    ] = None,
     patches: Annotated[int | None, typer.Option(help="Patches clustered in each layer.")] = None,
     seed: Annotated[int, typer.Option(help="Of the split, the filters and the folds.")] = 0,
     seeds: Annotated[int, typer.Option(help="How many runs, with seeds in a row.")] = 1,
@@ -74,6 +86,7 @@ def fit(
         device=check_device(device),
     )
     folder = out or Path("runs") / f"{Path(data).name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    warnings.showwarning = lambda message, *_: typer.echo(f"hilbertnet: warning: {message}", err=True)
     records: list[dict[str, Any]] = []
     for _, record in fit_seeds(settings, folder, seeds):
         if not records:
@@ -95,7 +108,7 @@ def _read_filters(text: str | None) -> tuple[int, ...] | None:
 
 
 def _say_model(record: dict[str, Any]) -> None:
-    typer.echo(record["data"])
+    typer.echo(record["data"]["summary"])
     filters = " and ".join(map(str, record["filters"]))
     typer.echo(f"architecture: {record['architecture']['layers']}, {filters} filters")
     slopes = ", ".join(_number(slope) for slope in record["kappa_slopes"])
@@ -111,7 +124,7 @@ def _say_run(record: dict[str, Any]) -> None:
     interval = record["test_accuracy_interval"]
     typer.echo(
         f"seed {record['settings']['seed']}: {100 * record['test_accuracy']:.2f}% "
-        f"[{100 * interval['low']:.2f}, {100 * interval['high']:.2f}] of {record['test_examples']:,} held-out examples "
+        f"[{100 * interval['low']:.2f}, {100 * interval['high']:.2f}] of {record['test_examples']:,} test examples "
         f"({record['train_examples']:,} for training), lambda {record['lambda']:.0e}, "
         f"{sum(record['seconds'].values()):.1f} s"
     )

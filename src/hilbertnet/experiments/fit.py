@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hilbertnet.data import Dataset, load, split
+from hilbertnet.data import Dataset, Partition, load, partition
 from hilbertnet.metrics import accuracy_interval
 from hilbertnet.progress import Progress
 from hilbertnet.records import RunFolder, atomic_path, environment, write_json
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["FitSettings", "fit_run", "fit_seeds"]
 
 _PROTOCOL = (
-    "seeded stratified split; filters learned without labels on the training part; lambda chosen on held-out folds of "
-    "the training part; the head fitted on all of the training part; the held-out part looked at once"
+    "{split} split; filters learned without labels on the training part; lambda chosen on held-out folds of the "
+    "training part; the head fitted on all of the training part; the test part looked at once"
 )
 
 
@@ -50,7 +50,7 @@ class FitSettings:
     seed
         Of the split, the filters and the folds.
     held_out
-        Share of examples held out, in (0, 1).
+        Share of examples held out, in (0, 1); ``None`` takes the official test set, or a third where there is none.
     train
         Keep only so many training examples, or ``None`` for all.
     patches
@@ -64,7 +64,7 @@ class FitSettings:
     filters: tuple[int, ...] | None = None
     loss: str = "squared_hinge"
     seed: int = 0
-    held_out: float = 1 / 3
+    held_out: float | None = None
     train: int | None = None
     patches: int | None = None
     device: str = "cpu"
@@ -92,15 +92,15 @@ def fit_run(settings: FitSettings, folder: Path, *, progress: Progress = None) -
         return _found(run, settings)
     started = time.perf_counter()
     data = load(settings.data)
-    train, test = split(data.y, settings.held_out, settings.seed, settings.train)
-    model = _classifier(settings, progress).fit(data.x[train], data.y[train])
+    parts = partition(data, held_out=settings.held_out, seed=settings.seed, train=settings.train)
+    model = _classifier(settings, progress).fit(parts.train_x, _labels(data, parts.train_y))
     fitted = time.perf_counter()
-    scores = model.decision_function(data.x[test])
-    predicted = model.predict(data.x[test])
-    record = _record(settings, data, model, train, data.y[test], predicted)
+    scores, predicted = model.decision_function(parts.test_x), model.predict(parts.test_x)
+    true = _labels(data, parts.test_y)
+    record = _record(settings, parts, model, true, predicted)
     record["seconds"] = {"fit": fitted - started, "test": time.perf_counter() - fitted}
     model.save(run.checkpoint_path)
-    _write_predictions(run.predictions_path, test, data.y[test], predicted, scores, model.classes_)
+    _write_predictions(run.predictions_path, parts.test, true, predicted, scores, model.classes_)
     write_json(run.record_path, record)
     return record
 
@@ -144,22 +144,24 @@ def _classifier(settings: FitSettings, progress: Progress) -> CKNClassifier:
     )
 
 
+def _labels(data: Dataset, y: NDArray) -> NDArray:
+    """What the classes are called, where they have names that are not their numbers."""
+    names = data.class_names
+    return y if names == tuple(map(str, range(len(names)))) else np.array(names)[y]
+
+
 def _record(
-    settings: FitSettings,
-    data: Dataset,
-    model: CKNClassifier,
-    train: NDArray[np.int64],
-    true: NDArray,
-    predicted: NDArray,
+    settings: FitSettings, parts: Partition, model: CKNClassifier, true: NDArray, predicted: NDArray
 ) -> dict[str, Any]:
     arch = model.network_.arch
     accuracy = accuracy_interval(true, predicted)
     return {
         "settings": _settings(settings),
-        "protocol": _PROTOCOL,
-        "data": str(data),
-        "train_examples": len(train),
-        "test_examples": len(true),
+        "protocol": _PROTOCOL.format(split="official" if parts.kind == "official" else f"seeded {parts.kind}"),
+        "data": {"summary": str(parts.data), **parts.data.to_dict()},
+        "split": parts.to_dict(),
+        "train_examples": len(parts.train),
+        "test_examples": len(parts.test),
         "architecture": arch.to_dict(),
         "filters": list(model.network_.filters),
         "kappa_slopes": [_finite(slope) for slope in arch.slopes],
