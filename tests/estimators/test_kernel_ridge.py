@@ -93,9 +93,10 @@ def test_chosen_lambda_has_the_smallest_leave_one_out_error(smooth):
         squares = []
         for i in range(n):
             rest = np.arange(n) != i
-            reference = KernelRidge(alpha=n * alpha * np.diag(gram).mean(), kernel="precomputed")
-            reference.fit(gram[np.ix_(rest, rest)], y[rest] - y.mean())
-            squares.append((reference.predict(gram[i : i + 1, rest])[0] + y.mean() - y[i]) ** 2)
+            # the penalty of all n signals, in units of the others' mean of K(x, x)
+            same = n * alpha * np.diag(gram).mean() / ((n - 1) * np.diag(gram)[rest].mean())
+            reference = ConvKernelRidge("3 exp(0.6) gauss2", alpha=same).fit(x[rest], y[rest])
+            squares.append((reference.predict(x[i : i + 1])[0] - y[i]) ** 2)
         errors[alpha] = np.mean(squares)
     assert model.alpha_ == pytest.approx(min(errors, key=errors.get))
     for lam, _, residual in model.loo_curve_:

@@ -94,3 +94,26 @@ def test_equal_scores_are_told_apart_by_the_residual(problem):
     path = path_of(*problem)
     chosen, curve = choose_lambda(path, LAMBDAS, lambda _: 0.5)
     assert chosen == min(curve, key=lambda point: point[2])[0]
+
+
+def test_an_intercept_is_that_of_the_augmented_system_and_leaves_one_out_exactly():
+    state = np.random.RandomState(3)
+    root = state.randn(12, 9)
+    gram, targets, lam = root @ root.T / 9, state.randn(12, 2) + 5, 1e-2
+
+    def solve(rows):
+        size = len(rows)
+        system = np.ones((size + 1, size + 1))
+        system[:size, :size] = gram[np.ix_(rows, rows)] + 12 * lam * np.eye(size)  # n lambda of all examples
+        system[size, size] = 0
+        return np.linalg.solve(system, np.vstack([targets[rows], np.zeros((1, 2))]))
+
+    path = ridge_path(torch.tensor(gram), torch.tensor(targets), intercept=True)
+    everything = solve(np.arange(12))
+    np.testing.assert_allclose(path.coefficients(lam), everything[:-1], rtol=1e-9)
+    np.testing.assert_allclose(path.intercept(lam), everything[-1], rtol=1e-9)
+    for left_out in range(12):
+        rows = np.delete(np.arange(12), left_out)
+        found = solve(rows)
+        expected = gram[left_out, rows] @ found[:-1] + found[-1]
+        np.testing.assert_allclose(path.leave_one_out(lam)[left_out], expected, rtol=1e-8)

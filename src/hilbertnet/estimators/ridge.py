@@ -92,18 +92,19 @@ class _ConvKernelRidge(BaseEstimator):
         signals = read_signals(self, X, dtype=self._torch_dtype(), reset=reset)
         return signals if self.device is None else signals.to(self.device)
 
-    def _fit(self, signals: Tensor, targets: Tensor, score: Any) -> None:
+    def _fit(self, signals: Tensor, targets: Tensor, score: Any, *, intercept: bool) -> None:
         lambdas = check_lambdas(self.alpha, LAMBDAS if self.alphas is None else self.alphas)
         arch, _ = read_architecture(self.architecture, tuple(signals.shape[2:]))
         self.kernel_ = ConvKernel(arch, self.kind)
         gram = self.kernel_.gram(signals, memory=self.memory, dtype=signals.dtype, progress=self.progress)
         scale = float(gram.diagonal().double().mean()) or 1.0
-        path = ridge_path(gram, targets)
+        path = ridge_path(gram, targets, intercept=intercept)
         self.alpha_ = lambdas[0]
         self.loo_curve_: list[tuple[float, float, float]] = []
         if len(lambdas) > 1:
             self.alpha_, self.loo_curve_ = choose_lambda(path, lambdas, score, scale)
         self.dual_coef_ = path.coefficients(self.alpha_ * scale)
+        self.intercept_ = path.intercept(self.alpha_ * scale)
         self.rkhs_norm_ = path.squared_norm(self.alpha_ * scale).sqrt().numpy()
         self.X_fit_ = signals
 
@@ -112,7 +113,7 @@ class _ConvKernelRidge(BaseEstimator):
         check_is_fitted(self)
         signals = self._read(X, reset=False).to(self.X_fit_.device)
         gram = self.kernel_.gram(signals, self.X_fit_, memory=self.memory, dtype=signals.dtype, progress=self.progress)
-        return gram.cpu().double() @ self.dual_coef_
+        return gram.cpu().double() @ self.dual_coef_ + self.intercept_
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -123,7 +124,7 @@ class _ConvKernelRidge(BaseEstimator):
 class ConvKernelRidge(MultiOutputMixin, RegressorMixin, _ConvKernelRidge):
     """Kernel ridge regression with an exact convolutional kernel; lambda by leave-one-out.
 
-    Targets are centred, and their mean kept as ``intercept_``; leave-one-out is exact at that mean.
+    The function comes with an intercept, ``intercept_``, that is not penalized.
     """
 
     def fit(self, X: Any, y: Any) -> ConvKernelRidge:
@@ -145,14 +146,12 @@ class ConvKernelRidge(MultiOutputMixin, RegressorMixin, _ConvKernelRidge):
             raise ValueError(f"y: expected {len(signals)} targets, as many as signals in X, got {len(y)}")
         self._flat = y.ndim == 1
         targets = torch.tensor(y.reshape(len(y), -1))
-        self.intercept_ = targets.mean(0)
-        centred = targets - self.intercept_
-        self._fit(signals, centred, lambda predicted: -float((predicted - centred).square().mean()))
+        self._fit(signals, targets, lambda loo: -float((loo - targets).square().mean()), intercept=True)
         return self
 
     def predict(self, X: Any) -> Any:
         """Predictions, shape (n,) or (n, outputs), in the kind of `X`."""
-        values = self._predict(X) + self.intercept_
+        values = self._predict(X)
         return like_input(values[:, 0] if self._flat else values, X)
 
 
@@ -183,11 +182,7 @@ class ConvKernelRidgeClassifier(ClassifierMixin, _ConvKernelRidge):
             targets = (2.0 * labels - 1.0).double()[:, None]
         else:
             targets = torch.nn.functional.one_hot(labels, count).double() - 1.0 / count
-        self._fit(
-            signals,
-            targets,
-            lambda predicted: float((_decide(predicted) == labels).double().mean()),
-        )
+        self._fit(signals, targets, lambda loo: float((_decide(loo) == labels).double().mean()), intercept=False)
         return self
 
     def decision_function(self, X: Any) -> Any:

@@ -4,7 +4,11 @@ For a Gram matrix K and targets T the coefficients are ``(K + n lambda I)^(-1) T
 one matrix product for each lambda, and the leave-one-out residual of example i is ``coef_i / [(K + n lambda
 I)^(-1)]_ii``.
 
-Reference: C. E. Rasmussen and C. K. I. Williams, "Gaussian processes for machine learning", 2006, section 5.4.2.
+With an intercept b, which is not penalized, coefficients are those of T - b, and with M = (K + n lambda I)^(-1) the
+intercept is ``1' M T / 1' M 1``; the diagonal of M in the leave-one-out residual becomes ``M_ii - (M 1)_i^2 / 1' M 1``.
+
+References: C. E. Rasmussen and C. K. I. Williams, "Gaussian processes for machine learning", 2006, section 5.4.2;
+G. Cawley, "Leave-one-out cross-validation based model selection criteria for weighted LS-SVMs", IJCNN 2006.
 """
 
 from __future__ import annotations
@@ -34,32 +38,54 @@ class RidgePath:
         Targets in the eigenbasis, shape (n, outputs).
     targets
         Targets, shape (n, outputs).
+    with_intercept
+        Whether there is an intercept.
     """
 
     values: Float[Tensor, " n"]
     vectors: Float[Tensor, "n n"]
     rotated: Float[Tensor, "n outputs"]
     targets: Float[Tensor, "n outputs"]
+    with_intercept: bool = False
 
     def _filter(self, lam: float) -> Tensor:
         return 1.0 / (self.values + len(self.values) * lam)
 
+    def _ones(self) -> Tensor:
+        """The vector of ones in the eigenbasis."""
+        return self.vectors.sum(0)
+
+    def intercept(self, lam: float) -> Float[Tensor, " outputs"]:
+        """``1' M T / 1' M 1``, or zeros without an intercept."""
+        if not self.with_intercept:
+            return torch.zeros(self.targets.shape[1], dtype=self.targets.dtype)
+        shrunk = self._filter(lam) * self._ones()
+        return (shrunk @ self.rotated) / (shrunk @ self._ones())
+
+    def _shrunk(self, lam: float) -> Tensor:
+        """Coefficients in the eigenbasis."""
+        return self._filter(lam)[:, None] * (self.rotated - torch.outer(self._ones(), self.intercept(lam)))
+
     def coefficients(self, lam: float) -> Float[Tensor, "n outputs"]:
-        """``(K + n lambda I)^(-1) T``."""
-        return self.vectors @ (self._filter(lam)[:, None] * self.rotated)
+        """``(K + n lambda I)^(-1) (T - b)``."""
+        return self.vectors @ self._shrunk(lam)
 
     def leave_one_out(self, lam: float) -> Float[Tensor, "n outputs"]:
         """What the function fitted without example i predicts for it."""
         diagonal = self.vectors.square() @ self._filter(lam)
+        if self.with_intercept:
+            shrunk = self._filter(lam) * self._ones()
+            diagonal = diagonal - (self.vectors @ shrunk).square() / (shrunk @ self._ones())
         return self.targets - self.coefficients(lam) / diagonal[:, None]
 
     def squared_norm(self, lam: float) -> Float[Tensor, " outputs"]:
         """The RKHS norms of the fitted functions, squared: ``coef' K coef``."""
-        shrunk = self.values[:, None] * (self._filter(lam)[:, None] * self.rotated).square()
-        return shrunk.sum(0)
+        return (self.values[:, None] * self._shrunk(lam).square()).sum(0)
 
 
-def ridge_path(gram: Float[Tensor, "n n"], targets: Float[Tensor, "n outputs"]) -> RidgePath:
+def ridge_path(
+    gram: Float[Tensor, "n n"], targets: Float[Tensor, "n outputs"], *, intercept: bool = False
+) -> RidgePath:
     """Decompose a Gram matrix, in float64 on the CPU.
 
     Parameters
@@ -68,10 +94,12 @@ def ridge_path(gram: Float[Tensor, "n n"], targets: Float[Tensor, "n outputs"]) 
         Symmetric, shape (n, n).
     targets
         Shape (n, outputs).
+    intercept
+        Whether to fit an intercept beside the function.
     """
     values, vectors = torch.linalg.eigh(gram.double().cpu())
     exact = targets.double().cpu()
-    return RidgePath(values.clamp(min=0.0), vectors, vectors.T @ exact, exact)
+    return RidgePath(values.clamp(min=0.0), vectors, vectors.T @ exact, exact, intercept)
 
 
 def choose_lambda(

@@ -238,7 +238,8 @@ def _lbfgs(
     if start is not None:
         first[:, :size] = basis.rotate(start.weight) / scale
         first[:, size] = start.bias + start.weight @ basis.shift
-    options = {"maxiter": max_iter, "maxfun": 2 * max_iter, "ftol": tolerance, "gtol": tolerance**0.5 / 10}
+    options: dict[str, float] = {"maxiter": max_iter, "maxfun": 2 * max_iter, "maxcor": 10 if restarts == 1 else 30}
+    options |= {"ftol": tolerance, "gtol": tolerance**0.5 / 10}
     point, unit = first.numpy().ravel(), 1.0
     # OpenBLAS's threads have nothing to share in vectors this short, and block each other where other programs run
     with torch.enable_grad(), threadpool_limits(limits=1, user_api="blas"):
