@@ -12,7 +12,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 demo: $(VENV)/.installed  ## digits, five seeds, a third held out
-	$(BIN)/hilbertnet fit digits --seeds 5
+	$(BIN)/hilbertnet fit digits --seeds 5 --filters 32,128
 
 test: $(VENV)/.installed  ## the quick suite
 	$(BIN)/python -m pytest -n 2

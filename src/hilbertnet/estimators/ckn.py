@@ -267,7 +267,7 @@ class CKNClassifier(ClassifierMixin, CKNEstimator):
             self.alpha_, self.validation_curve_ = select_lambda(
                 features, labels, count, self.loss, lambdas, folds, basis=basis, progress=self.progress
             )
-        return fit_head(features, labels, count, self.loss, self.alpha_, basis=basis, max_iter=300)
+        return fit_head(features, labels, count, self.loss, self.alpha_, basis=basis, max_iter=100)
 
     def decision_function(self, X: Any) -> Any:
         """Decision values, shape (n,) for two classes and (n, classes) for more, in the kind of `X`."""

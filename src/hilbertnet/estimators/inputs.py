@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -112,7 +113,7 @@ def read_architecture(architecture: Any, space: tuple[int, ...]) -> tuple[Archit
         return default_architecture(space), None
     if isinstance(architecture, Architecture):
         return architecture, None
-    if isinstance(architecture, str) and architecture[:1].isalpha():
+    if isinstance(architecture, str) and re.fullmatch(r"[A-Za-z][\w.-]*", architecture):
         found = preset(architecture)
         return found.architecture, found.filters
     return Architecture.parse(architecture), None

@@ -97,7 +97,7 @@ class ConvKernel:
         X, Y
             Signals, n and m of them; without `Y`, the symmetric matrix of `X`, which costs half.
         memory
-            Budget for everything but the signals, in bytes or as ``"2GB"``; default the result and 512 MiB beside it.
+            Budget for everything but the signals, in bytes or as ``"2GB"``; default the result and 32 MiB beside it.
         dtype
             Of the computation and the result.
         progress

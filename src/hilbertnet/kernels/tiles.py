@@ -16,8 +16,8 @@ from hilbertnet.progress import format_bytes, format_seconds
 __all__ = ["Plan", "Tile", "make_plan"]
 
 # how many tensors of the size of a layer's largest state are alive at once in the recursion, as measured
-_LIVE_CKN, _LIVE_NTK = 6, 8
-_DEFAULT_WORKING_SET = 512 * 2**20  # larger tiles are no faster
+_LIVE_CKN, _LIVE_NTK = 9, 10
+_WORKING_SET = 32 * 2**20  # larger tiles leave the cache and are several times slower
 
 
 class Tile(NamedTuple):
@@ -159,7 +159,7 @@ def make_plan(
     tangent
         Whether the tangent kernel is computed.
     memory
-        Bytes for everything but the signals; default the result and 512 MiB of working memory.
+        Bytes for everything but the signals; default the result, the norms and 32 MiB of working memory, or one pair.
 
     Raises
     ------
@@ -173,10 +173,10 @@ def make_plan(
     signals = rows if symmetric else rows + width
     kept = sum(math.prod(patched) for patched, _ in arch.shapes(shape[1:])) + math.prod(shape)
     fixed = item * (results * rows * width + signals * (kept + 2))
-    budget = fixed + _DEFAULT_WORKING_SET if memory is None else memory
+    budget = fixed + max(_WORKING_SET, pair_bytes) if memory is None else memory
     side = math.isqrt(max(0, budget - fixed) // pair_bytes)
+    side = min(side, max(1, math.isqrt(_WORKING_SET // pair_bytes)))
     if memory is None:
-        side = max(side, 1)
         _check_machine(fixed + side**2 * pair_bytes, rows, width)
     if side < 1:
         raise ValueError(

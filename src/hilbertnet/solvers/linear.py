@@ -150,7 +150,10 @@ class Eigenbasis:
 
 
 def _mean(features: Tensor) -> Tensor:
-    return torch.stack([block.double().sum(0) for block in features.split(_CHUNK)]).sum(0) / len(features)
+    total = torch.zeros(features.shape[1], dtype=torch.float64, device=features.device)
+    for block in features.split(_CHUNK):
+        total += block.sum(0, dtype=torch.float64)
+    return total / len(features)
 
 
 def _centred_blocks(features: Tensor, mean: Tensor) -> Iterator[Tensor]:
