@@ -30,6 +30,7 @@ def test_scikit_learn_checks(estimator, check):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")  # array API, unless its variable is set
 @pytest.mark.parametrize("estimator", [CKNFeatures(), CKNClassifier(), ConvKernelRidge(), ConvKernelRidgeClassifier()])
 def test_scikit_learn_checks_with_default_parameters(estimator):
     check_estimator(estimator)

@@ -249,7 +249,7 @@ def _lbfgs(
         for _ in range(restarts):
             found = minimize(objective, point, args=(unit,), jac=True, method="L-BFGS-B", options=options)
             point, value = found.x, found.fun * unit
-            if value > 0.1 * unit:
+            if value > 0.1 * unit or value <= 0:
                 break
             unit = value  # its tolerances are absolute below 1: start again in the objective's own scale
     weight, bias = unpack(point)
