@@ -13,10 +13,9 @@ from hilbertnet.data.cifar10 import load_cifar10
 from hilbertnet.data.dataset import Dataset, printable
 from hilbertnet.data.folder import load_folder
 from hilbertnet.data.mnist import load_mnist
-from hilbertnet.data.splits import split
 from hilbertnet.text import nearest
 
-__all__ = ["SOURCES", "Dataset", "load", "split"]
+__all__ = ["SOURCES", "load"]
 
 
 def _digits() -> Dataset:

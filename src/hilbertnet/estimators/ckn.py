@@ -20,7 +20,7 @@ from torch import Tensor
 
 from hilbertnet.architecture import Architecture
 from hilbertnet.estimators.base import CKNEstimator
-from hilbertnet.estimators.inputs import check_lambdas, like_input, read_labels
+from hilbertnet.estimators.inputs import check_lambdas, labels_like_input, like_input, read_labels
 from hilbertnet.networks import CKN
 from hilbertnet.networks.inverse_root import Regularization
 from hilbertnet.progress import Progress
@@ -271,14 +271,15 @@ class CKNClassifier(ClassifierMixin, CKNEstimator):
 
     def decision_function(self, X: Any) -> Any:
         """Decision values, shape (n,) for two classes and (n, classes) for more, in the kind of `X`."""
-        scores = self.head_.scores(self._encode(X)) if hasattr(self, "head_") else self._encode(X)
+        check_is_fitted(self)
+        scores = self.head_.scores(self._encode(X))
         return like_input(scores[:, 0] if scores.shape[1] == 1 else scores, X)
 
     def predict(self, X: Any) -> Any:
         """Labels, shape (n,): an array, or a tensor if `X` is one and labels are numbers."""
         check_is_fitted(self)
         found = self.classes_[self.head_.classes(self._encode(X)).cpu().numpy()]
-        return torch.from_numpy(found) if isinstance(X, Tensor) and found.dtype.kind in "iufb" else found
+        return labels_like_input(found, X)
 
     @available_if(_has_probabilities)
     def predict_proba(self, X: Any) -> Any:

@@ -19,7 +19,7 @@ from torch import Tensor
 from hilbertnet.architecture import Architecture, default_architecture, preset
 from hilbertnet.signals import as_signals
 
-__all__ = ["check_lambdas", "like_input", "read_architecture", "read_labels", "read_signals"]
+__all__ = ["check_lambdas", "labels_like_input", "like_input", "read_architecture", "read_labels", "read_signals"]
 
 
 def read_signals(estimator: BaseEstimator, X: Any, *, reset: bool, dtype: torch.dtype | None = None) -> Tensor:
@@ -131,3 +131,8 @@ def check_lambdas(alpha: float | None, alphas: Sequence[float]) -> tuple[float, 
         name, got = ("alphas", values) if alpha is None else ("alpha", alpha)
         raise ValueError(f"{name}: expected positive finite numbers, got {got!r}")
     return tuple(map(float, values))
+
+
+def labels_like_input(labels: NDArray, X: Any) -> Any:
+    """A tensor if `X` is one and the labels are numbers, else the array."""
+    return torch.from_numpy(labels) if isinstance(X, Tensor) and labels.dtype.kind in "iufb" else labels

@@ -12,10 +12,18 @@ from sklearn.utils.validation import check_array, check_is_fitted
 from torch import Tensor
 
 from hilbertnet.architecture import Architecture
-from hilbertnet.estimators.inputs import check_lambdas, like_input, read_architecture, read_labels, read_signals
+from hilbertnet.estimators.inputs import (
+    check_lambdas,
+    labels_like_input,
+    like_input,
+    read_architecture,
+    read_labels,
+    read_signals,
+)
 from hilbertnet.kernels import ConvKernel
 from hilbertnet.kernels.ridge import LAMBDAS, choose_lambda, ridge_path
 from hilbertnet.progress import Progress
+from hilbertnet.solvers.linear import decide
 
 __all__ = ["ConvKernelRidge", "ConvKernelRidgeClassifier"]
 
@@ -182,7 +190,7 @@ class ConvKernelRidgeClassifier(ClassifierMixin, _ConvKernelRidge):
             targets = (2.0 * labels - 1.0).double()[:, None]
         else:
             targets = torch.nn.functional.one_hot(labels, count).double() - 1.0 / count
-        self._fit(signals, targets, lambda loo: float((_decide(loo) == labels).double().mean()), intercept=False)
+        self._fit(signals, targets, lambda loo: float((decide(loo) == labels).double().mean()), intercept=False)
         return self
 
     def decision_function(self, X: Any) -> Any:
@@ -193,12 +201,8 @@ class ConvKernelRidgeClassifier(ClassifierMixin, _ConvKernelRidge):
     def predict(self, X: Any) -> Any:
         """Labels, shape (n,): an array, or a tensor if `X` is one and labels are numbers."""
         check_is_fitted(self)
-        found = self.classes_[_decide(self._predict(X)).numpy()]
-        return torch.from_numpy(found) if isinstance(X, Tensor) and found.dtype.kind in "iufb" else found
-
-
-def _decide(scores: Tensor) -> Tensor:
-    return (scores[:, 0] > 0).long() if scores.shape[1] == 1 else scores.argmax(dim=1)
+        found = self.classes_[decide(self._predict(X)).numpy()]
+        return labels_like_input(found, X)
 
 
 for _estimator in (ConvKernelRidge, ConvKernelRidgeClassifier):

@@ -21,6 +21,7 @@ from hilbertnet.data import Dataset, Partition, load, partition
 from hilbertnet.metrics import accuracy_interval
 from hilbertnet.progress import Progress
 from hilbertnet.records import RunFolder, atomic_path, environment, write_json
+from hilbertnet.solvers.linear import decide
 
 if TYPE_CHECKING:
     from hilbertnet.estimators import CKNClassifier
@@ -95,12 +96,14 @@ def fit_run(settings: FitSettings, folder: Path, *, progress: Progress = None) -
     parts = partition(data, held_out=settings.held_out, seed=settings.seed, train=settings.train)
     model = _classifier(settings, progress).fit(parts.train_x, _labels(data, parts.train_y))
     fitted = time.perf_counter()
-    scores, predicted = model.decision_function(parts.test_x), model.predict(parts.test_x)
+    scores = model.decision_function(parts.test_x)
+    columns = scores[:, None] if scores.ndim == 1 else scores
+    predicted = model.classes_[decide(torch.from_numpy(columns)).numpy()]
     true = _labels(data, parts.test_y)
     record = _record(settings, parts, model, true, predicted)
     record["seconds"] = {"fit": fitted - started, "test": time.perf_counter() - fitted}
     model.save(run.checkpoint_path)
-    _write_predictions(run.predictions_path, parts.test, true, predicted, scores, model.classes_)
+    _write_predictions(run.predictions_path, parts.test, true, predicted, columns, model.classes_)
     write_json(run.record_path, record)
     return record
 
@@ -180,10 +183,9 @@ def _finite(value: float) -> float | str:
 
 
 def _write_predictions(
-    path: Path, examples: NDArray[np.int64], true: NDArray, predicted: NDArray, scores: NDArray, classes: NDArray
+    path: Path, examples: NDArray[np.int64], true: NDArray, predicted: NDArray, columns: NDArray, classes: NDArray
 ) -> None:
-    columns = scores[:, None] if scores.ndim == 1 else scores
-    names = [f"score_{label}" for label in (classes[1:] if scores.ndim == 1 else classes)]
+    names = [f"score_{label}" for label in classes[-columns.shape[1] :]]
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["example", "label", "prediction", *names])

@@ -249,12 +249,12 @@ class ConvKernel:
     def diag(self, X: Any, *, dtype: torch.dtype = torch.float64) -> Any:
         """``K(x_i, x_i)``, shape (n,), in the kind of `X`; differentiable for tensors that require a gradient."""
         x, _ = _signals(X, None, dtype)
-        return _like(torch.cat([self._of(part) for part in self._parts(x)]), X)
+        return _like(self._diagonal(x), X)
 
     def norm(self, x: Any) -> Any:
         """``||Phi(x_i)||``, shape (n,), float64."""
-        square, _ = _signals(x, None, torch.float64)
-        return _like(safe_norm(self.diag(square)), x)
+        signals, _ = _signals(x, None, torch.float64)
+        return _like(safe_norm(self._diagonal(signals)), x)
 
     def distance(self, x: Any, y: Any) -> Any:
         """``||Phi(x_i) - Phi(y_i)||`` for every i, shape (n,), float64; differentiable where it is not 0.
@@ -279,9 +279,9 @@ class ConvKernel:
             squares.append(_pick(pass_x, tangent) + _pick(pass_y, tangent) - 2 * cross)
         return _like(safe_norm(torch.cat(squares)), x)
 
-    def _of(self, x: Tensor) -> Tensor:
+    def _diagonal(self, x: Tensor) -> Tensor:
         tangent = self.kind == "ntk"
-        return _pick(self_pass(self.arch, x, tangent=tangent), tangent)
+        return torch.cat([_pick(self_pass(self.arch, part, tangent=tangent), tangent) for part in self._parts(x)])
 
     def _parts(self, x: Tensor) -> Iterator[Tensor]:
         """Signals in parts whose states fit the default working memory."""

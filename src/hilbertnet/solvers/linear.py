@@ -31,6 +31,7 @@ __all__ = [
     "LOSSES",
     "LinearHead",
     "ValidationPoint",
+    "decide",
     "fit_head",
     "select_lambda",
     "validation_folds",
@@ -70,7 +71,7 @@ class LinearHead:
 
     def classes(self, features: Tensor) -> Int[Tensor, " n"]:
         """Numbers of the predicted classes."""
-        return _decide(self.scores(features))
+        return decide(self.scores(features))
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ class ValidationPoint:
     loss: float
 
 
-def _decide(scores: Tensor) -> Tensor:
+def decide(scores: Float[Tensor, "n outputs"]) -> Int[Tensor, " n"]:
+    """Numbers of the predicted classes, from decision values."""
     return (scores[:, 0] > 0).long() if scores.shape[1] == 1 else scores.argmax(dim=1)
 
 
@@ -339,7 +341,7 @@ def select_lambda(
             head = _lbfgs(basis, targets, loss, lam, (~fold).double(), starts[number], 150, 1e-8)
             starts[number] = head
             scores = head.scores(basis.features)[fold]
-            right += int((_decide(scores) == labels[fold]).sum())
+            right += int((decide(scores) == labels[fold]).sum())
             lost += float(_losses(loss, scores, targets[fold]).double().sum())
             count += len(scores)
         curve.append(ValidationPoint(lam, right / count, lost / count))
