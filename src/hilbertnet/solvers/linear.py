@@ -29,6 +29,7 @@ from hilbertnet.progress import Progress, track
 __all__ = [
     "LAMBDAS",
     "LOSSES",
+    "Eigenbasis",
     "LinearHead",
     "ValidationPoint",
     "decide",
