@@ -1,20 +1,26 @@
 """Data sets, their splits, and what is done to images before a model sees them."""
 
+from hilbertnet.data.augmentation import Augmentation
 from hilbertnet.data.dataset import Dataset, IncompleteDataWarning
 from hilbertnet.data.preprocessing import ZCA, ContrastNormalization, PatchWhitening, Preprocessing
 from hilbertnet.data.sources import load
 from hilbertnet.data.splits import Partition, partition, split, subset
+from hilbertnet.data.streams import Batch, Stream, stream
 
 __all__ = [
     "ZCA",
+    "Augmentation",
+    "Batch",
     "ContrastNormalization",
     "Dataset",
     "IncompleteDataWarning",
     "Partition",
     "PatchWhitening",
     "Preprocessing",
+    "Stream",
     "load",
     "partition",
     "split",
+    "stream",
     "subset",
 ]

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from hilbertnet.data.dataset import Dataset, as_unit, printable
 from hilbertnet.data.memory import check_fits
 
-__all__ = ["load_npz"]
+__all__ = ["load_npz", "load_part"]
 
 _MOST_DEFLATED = 1032  # deflate never packs better than this
 _MOST_CHANNELS = 4  # that a picture has, where the channels come last
+_SPELLINGS = {"x": ("x", "x_train"), "y": ("y", "y_train")}
 
 
 def load_npz(path: Path) -> Dataset:
@@ -39,14 +40,8 @@ def load_npz(path: Path) -> Dataset:
     ValueError
         If the file is no zip file, is cut or corrupted, holds objects, lacks x or y, or they are not as above.
     """
-    try:
-        archive = zipfile.ZipFile(path)
-    except Exception as error:  # zipfile raises many kinds on a broken file, struct.error among them
-        raise ValueError(
-            f"{printable(path)}: expected an .npz file, which is a zip file ({printable(error)})"
-        ) from None
-    with archive:
-        members = {item.filename.removesuffix(".npy"): item for item in archive.infolist()}
+    with _open(path) as archive:
+        members = _members(archive)
         keys = _keys(members.keys(), path)
         arrays = {role: _read(archive, members[key], f"{printable(path)}: {key}") for role, key in keys.items()}
     places = {role: f"{printable(path)}: {key}" for role, key in keys.items()}
@@ -64,19 +59,98 @@ def load_npz(path: Path) -> Dataset:
         raise ValueError(f"{printable(path)}: {error}") from None
 
 
+def load_part(path: Path, part: str | None) -> tuple[NDArray[np.float32], NDArray | None]:
+    """Images of one part of an ``.npz`` file, and their labels if the file has them; the other part is not read.
+
+    Parameters
+    ----------
+    path
+        The file, as `load_npz` reads it, with or without ``y`` and ``y_test``.
+    part
+        ``"train"`` for ``x``, ``"test"`` for ``x_test``, or ``None`` for ``x_test`` where there is one, else ``x``.
+
+    Returns
+    -------
+    x
+        Images (n, channels, height, width), float32 in [0, 1].
+    y
+        Labels as whole numbers or text, shape (n,), or ``None``.
+
+    Raises
+    ------
+    ValueError
+        If the file has no such part, or is not as `load_npz` wants it.
+    """
+    with _open(path) as archive:
+        members = _members(archive)
+        x_key, y_key = _keys_of_part(members.keys(), part, path)
+        x = as_images(*_read_member(archive, members, x_key, path))
+        if y_key is None:
+            return x, None
+        y = _as_labels(*_read_member(archive, members, y_key, path))
+    if len(x) != len(y):
+        raise ValueError(
+            f"{printable(path)}: {y_key}: expected {len(x)} labels, one for each image, got shape {y.shape}"
+        )
+    return x, y
+
+
+def _open(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except Exception as error:  # zipfile raises many kinds on a broken file, struct.error among them
+        raise ValueError(
+            f"{printable(path)}: expected an .npz file, which is a zip file ({printable(error)})"
+        ) from None
+
+
+def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    return {item.filename.removesuffix(".npy"): item for item in archive.infolist()}
+
+
+def _keys_of_part(names: Collection[str], part: str | None, path: Path) -> tuple[str, str | None]:
+    """Keys of the images of a part and of their labels, ``None`` if they have none."""
+    if "y_test" in names and "x_test" not in names:
+        raise ValueError(f"{printable(path)}: expected x_test beside y_test, got {_listed(names)}")
+    if part == "test" and "x_test" not in names:
+        raise ValueError(
+            f"part: {printable(path)} has no official test set, got 'test'; expected x_test, got {_listed(names)}"
+        )
+    if part == "test" or (part is None and "x_test" in names):
+        return "x_test", "y_test" if "y_test" in names else None
+    labelled = any(name in names for name in _SPELLINGS["y"])
+    return _key(names, "x", path), _key(names, "y", path) if labelled else None
+
+
+def _key(names: Collection[str], role: str, path: Path) -> str:
+    """The one key of the file that plays a role."""
+    spellings = _SPELLINGS[role]
+    present = [name for name in spellings if name in names]
+    if len(present) != 1:
+        got = "both" if present else _listed(names)
+        raise ValueError(f"{printable(path)}: expected one of {' and '.join(spellings)}, got {got}")
+    return present[0]
+
+
+def _listed(names: Collection[str]) -> str:
+    return printable(", ".join(sorted(names)))[:200] or "nothing"
+
+
 def _keys(names: Collection[str], path: Path) -> dict[str, str]:
     """Which key of the file plays which role."""
-    keys = {}
-    for role, spellings in {"x": ("x", "x_train"), "y": ("y", "y_train")}.items():
-        present = [name for name in spellings if name in names]
-        if len(present) != 1:
-            got = "both" if present else printable(", ".join(sorted(names)))[:200] or "nothing"
-            raise ValueError(f"{printable(path)}: expected one of {' and '.join(spellings)}, got {got}")
-        keys[role] = present[0]
+    keys = {role: _key(names, role, path) for role in _SPELLINGS}
     tests = [name for name in ("x_test", "y_test") if name in names]
     if len(tests) == 1:
         raise ValueError(f"{printable(path)}: expected both of x_test and y_test or neither, got {tests[0]}")
     return keys | {name: name for name in tests}
+
+
+def _read_member(
+    archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], key: str, path: Path
+) -> tuple[NDArray, str]:
+    """One array, and where it is, for messages."""
+    place = f"{printable(path)}: {key}"
+    return _read(archive, members[key], place), place
 
 
 def _read(archive: zipfile.ZipFile, item: zipfile.ZipInfo, place: str) -> NDArray:
@@ -142,6 +216,9 @@ def _as_labels(array: NDArray, place: str) -> NDArray:
     if array.ndim != 1 or not len(array):
         raise ValueError(f"{place}: expected labels (n,), got shape {array.shape}")
     if array.dtype.kind == "U":
+        codes = np.ascontiguousarray(array).view(array.dtype.str[0] + "u4")
+        if ((codes > 0x10FFFF) | ((codes >= 0xD800) & (codes < 0xE000))).any():
+            raise ValueError(f"{place}: expected labels as text, got codes that are no letters of any script")
         return array
     if array.dtype.kind == "S":
         return np.char.decode(array, "utf-8", "replace")

@@ -118,6 +118,9 @@ def as_unit(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     return unit
 
 
+_JOINERS = "\u200c\u200d"  # invisible, but part of words of some scripts and of many emoji
+
+
 def printable(text: object) -> str:
     """`text` on one line that every terminal and encoding takes: what cannot be printed becomes U+FFFD."""
-    return "".join(letter if letter.isprintable() else "\ufffd" for letter in str(text))
+    return "".join(letter if letter.isprintable() or letter in _JOINERS else "\ufffd" for letter in str(text))

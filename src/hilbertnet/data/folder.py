@@ -1,4 +1,4 @@
-"""A folder with one sub-folder of images for each class."""
+"""A folder of images: one sub-folder for each class, or, to predict on, images without classes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hilbertnet.data.memory import check_fits
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["load_folder"]
+__all__ = ["check_same_size", "decode", "list_pictures", "load_folder", "stack", "title"]
 
 _MOST_PIXELS = 2**26  # of one file; more is a mistake or a decompression bomb
 _LITTER = {"thumbs.db", "desktop.ini", "__macosx"}  # what systems leave behind, hidden or not
@@ -55,23 +55,81 @@ def load_folder(path: Path, *, size: tuple[int, int] | None = None, channels: in
     files = [(label, file) for label, (_, folder) in enumerate(classes) for file in _images(folder)]
     pictures: list[NDArray[Any]] = []
     for _, file in files:
-        picture = _decode(file, size)
+        picture = decode(file, size)
         if not pictures:
             shape = (len(files), *picture.shape)
             check_fits(shape, printable(path), "load fewer images, or smaller ones with size")
-        elif picture.shape[:2] != pictures[0].shape[:2]:
-            first, other = (" x ".join(map(str, p.shape[:2])) for p in (pictures[0], picture))
-            raise ValueError(
-                f"{printable(path)}: expected images of one size, got {printable(files[0][1])} of {first} and "
-                f"{printable(file)} of {other}; give a size to resize them to"
-            )
+            first = picture.shape[:2]
+        check_same_size(path, files[0][1], first, file, picture.shape[:2])
         pictures.append(picture)
     y = np.array([label for label, _ in files], np.int64)
-    return Dataset(path.name or path.resolve().name, _stack(pictures, channels), y, tuple(name for name, _ in classes))
+    return Dataset(title(path), stack(pictures, channels), y, tuple(name for name, _ in classes))
 
 
-def _stack(pictures: list[NDArray[Any]], channels: int | None) -> NDArray[np.float32]:
-    """Pictures (height, width, 1 or 3) as images (n, channels, height, width) in [0, 1]."""
+def list_pictures(path: Path) -> list[tuple[str | None, Path]]:
+    """Class and file of every image of a folder, by name alone: none is opened.
+
+    Parameters
+    ----------
+    path
+        The folder, with one sub-folder of images for each class, as `load_folder` reads them, or with images directly
+        inside.
+
+    Returns
+    -------
+    list
+        In the sorted order of classes, and of files within a class; the class is ``None`` where images lie directly
+        inside.
+
+    Raises
+    ------
+    ValueError
+        If there is no image, there are sub-folders as well as images, or the sub-folders are not as `load_folder`
+        wants them.
+    """
+    entries = _visible(path)
+    folders = [entry for entry in entries if entry.is_dir()]
+    if not folders:
+        if not entries:
+            raise ValueError(
+                f"{printable(path)}: expected images, or one sub-folder of images for each class, got an empty folder"
+            )
+        return [(None, file) for file in entries]
+    strays = _strays(entries)
+    if strays:
+        raise ValueError(
+            f"{printable(path)}: expected images all in sub-folders, one for each class, or all directly inside, got "
+            f"both: the image {printable(strays[0].name)} and the sub-folder {printable(folders[0].name)}"
+        )
+    return [(name, file) for name, folder in _classes(path) for file in _images(folder)]
+
+
+def title(path: Path) -> str:
+    """What a folder is called."""
+    return path.name or path.resolve().name
+
+
+def check_same_size(path: Path, first_file: Path, first: tuple[int, ...], file: Path, other: tuple[int, ...]) -> None:
+    """Raise if a picture has another height and width than the first one of its folder.
+
+    Raises
+    ------
+    ValueError
+        With both files and both sizes.
+    """
+    if other != first:
+        sizes = [" x ".join(map(str, size)) for size in (first, other)]
+        raise ValueError(
+            f"{printable(path)}: expected images of one size, got {printable(first_file)} of {sizes[0]} and "
+            f"{printable(file)} of {sizes[1]}; give a size to resize them to"
+        )
+
+
+def stack(pictures: list[NDArray[Any]], channels: int | None) -> NDArray[np.float32]:
+    """Pictures (height, width, 1 or 3) as images (n, channels, height, width) in [0, 1].
+
+    With ``channels=None`` they are coloured if one of them is.
+    """
     channels = channels or max(picture.shape[2] for picture in pictures)
     height, width, _ = pictures[0].shape
     x = np.empty((len(pictures), channels, height, width), np.float32)
@@ -85,16 +143,12 @@ def _stack(pictures: list[NDArray[Any]], channels: int | None) -> NDArray[np.flo
 
 def _classes(path: Path) -> list[tuple[str, Path]]:
     """Names and folders of the classes, sorted by name."""
-    from PIL import Image
-
-    Image.init()
     found: dict[str, Path] = {}
-    for entry in _visible(path):
+    entries = _visible(path)
+    for stray in _strays(entries):
+        raise ValueError(f"{printable(stray)}: expected images in sub-folders, one for each class; this has none")
+    for entry in entries:
         if not entry.is_dir():
-            if entry.suffix.lower() in Image.registered_extensions():
-                raise ValueError(
-                    f"{printable(entry)}: expected images in sub-folders, one for each class; this has none"
-                )
             continue
         name = unicodedata.normalize("NFC", os.fsencode(entry.name).decode("utf-8", "replace"))
         if name in found:
@@ -106,6 +160,15 @@ def _classes(path: Path) -> list[tuple[str, Path]]:
     if not found:
         raise ValueError(f"{printable(path)}: expected one sub-folder of images for each class, got no sub-folder")
     return sorted(found.items())
+
+
+def _strays(entries: list[Path]) -> list[Path]:
+    """Files that are images by their suffix, where the images of classes are expected in sub-folders."""
+    from PIL import Image
+
+    Image.init()
+    suffixes = Image.registered_extensions()
+    return [entry for entry in entries if entry.suffix.lower() in suffixes and not entry.is_dir()]
 
 
 def _visible(path: Path) -> list[Path]:
@@ -129,8 +192,21 @@ def _images(folder: Path) -> list[Path]:
     return files
 
 
-def _decode(path: Path, size: tuple[int, int] | None) -> NDArray[Any]:
-    """Pixels 0..255 of one picture (height, width, 1 or 3): bytes, or float32 where the file has 16 bits for each."""
+def decode(path: Path, size: tuple[int, int] | None) -> NDArray[Any]:
+    """Pixels 0..255 of one picture (height, width, 1 or 3): bytes, or float32 where the file has 16 bits for each.
+
+    Parameters
+    ----------
+    path
+        The file.
+    size
+        Height and width to resize it to, or ``None`` for its own.
+
+    Raises
+    ------
+    ValueError
+        If it is no image, or one that is cut, corrupted or too large; the message names the file.
+    """
     from PIL import Image, UnidentifiedImageError
 
     try:

@@ -15,7 +15,7 @@ from hilbertnet.data.folder import load_folder
 from hilbertnet.data.mnist import load_mnist
 from hilbertnet.text import nearest
 
-__all__ = ["SOURCES", "load"]
+__all__ = ["SOURCES", "check_same", "check_wish", "load"]
 
 
 def _digits() -> Dataset:
@@ -57,7 +57,7 @@ def load(
     IncompleteDataWarning
         If the files are sound but hold fewer examples than the official ones.
     """
-    _check_wish(size, channels)
+    check_wish(size, channels)
     name = os.fspath(source)
     if name in SOURCES:
         data = SOURCES[name]()
@@ -70,25 +70,27 @@ def load(
             f"DATA: expected one of {', '.join(SOURCES)}, a folder with one sub-folder of images for each class, or an "
             f".npz file, got {printable(name)!r}{nearest(name, SOURCES)}"
         )
-    _check_same(data, size, channels)
+    check_same(data.name, data.x.shape, size, channels)
     return data
 
 
-def _check_wish(size: tuple[int, int] | None, channels: int | None) -> None:
+def check_wish(size: tuple[int, int] | None, channels: int | None) -> None:
+    """Refuse a size that is not two positive whole numbers, and channels that are not 1 or 3."""
     if size is not None and not (len(size) == 2 and all(isinstance(side, int) and side > 0 for side in size)):
         raise ValueError(f"size: expected height and width, two positive whole numbers, got {size!r}")
     if channels not in (None, 1, 3):
         raise ValueError(f"channels: expected 1 (grey) or 3 (colour), got {channels!r}")
 
 
-def _check_same(data: Dataset, size: tuple[int, int] | None, channels: int | None) -> None:
-    _, found, height, width = data.x.shape
+def check_same(name: str, shape: tuple[int, ...], size: tuple[int, int] | None, channels: int | None) -> None:
+    """Refuse a wish that images (n, channels, height, width) of a source that is no folder do not meet."""
+    _, found, height, width = shape
     if size is not None and tuple(size) != (height, width):
         raise ValueError(
-            f"size: only a folder of images is resized; {printable(data.name)} has {height} x {width}, "
+            f"size: only a folder of images is resized; {printable(name)} has {height} x {width}, "
             f"got {size[0]} x {size[1]}"
         )
     if channels is not None and channels != found:
         raise ValueError(
-            f"channels: only a folder of images is converted; {printable(data.name)} has {found}, got {channels}"
+            f"channels: only a folder of images is converted; {printable(name)} has {found}, got {channels}"
         )

@@ -47,6 +47,7 @@ def split(
     ValueError
         If a class has too few examples, or there are fewer training examples than `train`.
     """
+    _check_seed(seed)
     if not 0 < held_out < 1:
         raise ValueError(f"held-out: expected a share in (0, 1), got {held_out!r}")
     classes, counts = np.unique(y, return_counts=True)
@@ -86,8 +87,14 @@ def subset(y: NDArray, train: int, seed: int, *, stratified: bool = True) -> NDA
     ValueError
         If there are fewer examples than `train`, or more classes.
     """
+    _check_seed(seed)
     _check_train(train, len(np.unique(y)), len(y))
     return np.arange(len(y)) if train == len(y) else _draw(y, train, seed, stratified)[0]
+
+
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed: expected a whole number from 0 to {2**32 - 1}, got {seed}")
 
 
 def _check_train(train: int | None, classes: int, rest: int) -> None:
