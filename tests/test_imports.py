@@ -11,12 +11,14 @@ import hilbertnet
 
 SOURCE = Path(hilbertnet.__file__).parent
 FLOORS = [
-    {"text", "progress", "records", "metrics", "protocols", "signals"},
+    {"text", "progress", "records", "metrics", "protocols", "signals", "losses"},
+    {"states"},
     {"architecture", "data"},
-    {"solvers"},
+    {"solvers", "training"},
     {"kernels", "networks"},
     {"estimators"},
     {"experiments"},
+    {"report"},
     {"cli"},
     {"__init__", "__main__"},
 ]

@@ -7,13 +7,17 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import TypeVar
 
-__all__ = ["Progress", "announce", "format_bytes", "format_seconds", "track"]
+__all__ = ["LONG", "Progress", "Stopwatch", "announce", "format_bytes", "format_seconds", "track"]
 
 Progress = bool | None | Callable[[int, int], object]
 Item = TypeVar("Item")
+
+LONG = 60.0
+"""Seconds: what takes longer says its cost first."""
 
 _LOGGER = logging.getLogger("hilbertnet")
 
@@ -52,6 +56,19 @@ def track(
 def announce(message: str) -> None:
     """Say what is about to cost much, once, through the ``hilbertnet`` logger (shown by default)."""
     _LOGGER.warning(message)
+
+
+class Stopwatch:
+    """Seconds of the stages of a computation, by name, in order."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """The stage `name` ends here."""
+        now = time.perf_counter()
+        self.laps[name], self._last = now - self._last, now
 
 
 def format_bytes(size: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -10,12 +11,21 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["RunFolder", "atomic_path", "environment", "load_tensors", "save_tensors", "write_json"]
+__all__ = [
+    "RunFolder",
+    "atomic_path",
+    "digest",
+    "environment",
+    "load_tensors",
+    "peak_memory",
+    "save_tensors",
+    "write_json",
+]
 
 _PACKAGES = ("hilbertnet", "torch", "numpy", "scipy", "scikit-learn")
 
@@ -24,6 +34,7 @@ _PACKAGES = ("hilbertnet", "torch", "numpy", "scipy", "scikit-learn")
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary name beside `path`, renamed to `path` when the block ends well and removed when it does not."""
     path = Path(path)
+    made = [folder for folder in path.parents if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     os.close(handle)
@@ -34,8 +45,12 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.replace(path)
-    finally:
+    except BaseException:
         temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # something else came to be there meanwhile
+            for folder in made:
+                folder.rmdir()
+        raise
 
 
 def _umask() -> int:
@@ -46,9 +61,19 @@ def _umask() -> int:
 
 def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
     """Write `content` as JSON, atomically. NaN and infinity are refused: JSON has no word for them."""
-    text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
+    text = _as_json(content, indent=2)
     with atomic_path(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def _as_json(content: Mapping[str, Any], indent: int | None = None) -> str:
+    """Readable in any script; escaped where a file's name is not even text."""
+    text = json.dumps(content, indent=indent, allow_nan=False, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(content, indent=indent, allow_nan=False)
+    return text
 
 
 _HEADER = "hilbertnet"
@@ -69,7 +94,7 @@ def save_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Any], heade
     import torch
     from safetensors.torch import save_file
 
-    text = json.dumps(header, allow_nan=False, ensure_ascii=False)
+    text = _as_json(header)
     whole = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
@@ -98,6 +123,16 @@ def load_tensors(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any
     return tensors, header
 
 
+def digest(values: Any) -> str:
+    """A short digest of the content, dtype and shape of an array or tensor."""
+    import numpy as np
+
+    array = values.detach().cpu().numpy() if hasattr(values, "detach") else values
+    content = hashlib.blake2b(f"{array.dtype} {array.shape}".encode(), digest_size=16)
+    content.update(np.ascontiguousarray(array).view(np.uint8).data)
+    return content.hexdigest()
+
+
 def environment(device: str = "cpu") -> dict[str, Any]:
     """What a record says of the place it was made in: versions, machine, device, threads, command, time (UTC)."""
     import torch
@@ -118,11 +153,23 @@ def environment(device: str = "cpu") -> dict[str, Any]:
     }
 
 
+def peak_memory() -> int | None:
+    """Bytes that this process has held at most, or ``None`` where the system does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
 @dataclass(frozen=True)
 class RunFolder:
-    """One run's folder: ``record.json``, ``model.safetensors``, ``predictions.csv``.
+    """One run's folder.
 
-    The record is written last, so a folder that has one holds a finished run.
+    ``record.json``, ``model.safetensors``, ``predictions.csv`` and ``pictures.safetensors`` of a finished run; the
+    record is written last, so a folder that has one holds a finished run. Before that, ``unfinished.safetensors`` is
+    what an interrupted run goes on from.
     """
 
     path: Path
@@ -143,6 +190,16 @@ class RunFolder:
         return self.path / "predictions.csv"
 
     @property
+    def pictures_path(self) -> Path:
+        """Where the pictures that a report shows are."""
+        return self.path / "pictures.safetensors"
+
+    @property
+    def unfinished_path(self) -> Path:
+        """Where an unfinished run keeps what it has."""
+        return self.path / "unfinished.safetensors"
+
+    @property
     def finished(self) -> bool:
         """Whether the run was finished."""
         return self.record_path.is_file()
@@ -157,10 +214,17 @@ class RunFolder:
         """
         try:
             record = json.loads(self.record_path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise ValueError(f"{self.path}: expected a finished run, found no record.json") from None
-        except json.JSONDecodeError as error:
+        except (FileNotFoundError, NotADirectoryError):
+            raise ValueError(f"{self.path}: expected a finished run, found {self._instead()}") from None
+        except (ValueError, RecursionError) as error:  # no JSON, no text, or brackets without end
             raise ValueError(f"{self.record_path}: not a JSON record ({error})") from None
         if not isinstance(record, dict):
             raise ValueError(f"{self.record_path}: expected a JSON object, got {type(record).__name__}")
         return record
+
+    def _instead(self) -> str:
+        """What is there in place of a record, and what to do."""
+        if self.unfinished_path.is_file():
+            return "an interrupted one; give the command that began it again, and it goes on"
+        runs = sorted(path.parent.name for path in self.path.glob("*/record.json"))
+        return f"runs inside it: {', '.join(runs)}; choose one of them" if runs else "no record.json"

@@ -260,7 +260,7 @@ def test_a_long_job_says_its_cost_before_it_starts(monkeypatch, caplog):
     def stop(done, total):
         raise StoppedError
 
-    monkeypatch.setattr(gram, "_LONG", 0.0)
+    monkeypatch.setattr(gram, "LONG", 0.0)
     kernel, x = ConvKernel("3 linear -"), images(220, (1, 16, 16)).astype(np.float32)
     with caplog.at_level(logging.WARNING, logger="hilbertnet"), pytest.raises(StoppedError):
         kernel.gram(x, memory="10MB", progress=stop)

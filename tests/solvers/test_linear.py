@@ -13,8 +13,9 @@ from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.svm import LinearSVC
 
+from hilbertnet.losses import LOSSES
 from hilbertnet.solvers import fit_head, select_lambda
-from hilbertnet.solvers.linear import LAMBDAS, LOSSES, validation_folds
+from hilbertnet.solvers.linear import LAMBDAS, validation_folds
 
 SHAPES = [(120, 6), (30, 50)]  # more examples than features, and fewer
 each_shape = pytest.mark.parametrize("shape", SHAPES, ids=["tall", "wide"])

@@ -5,6 +5,7 @@ Names read as they are built: ``preset("ckn-64-256")``, ``preset("exp-poly4-5x5"
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from hilbertnet.architecture.layers import Architecture
 from hilbertnet.text import nearest
 
-__all__ = ["PRESETS", "Preset", "default_architecture", "exact_model", "preset"]
+__all__ = ["PRESETS", "Preset", "default_architecture", "exact_model", "preset", "read_architecture"]
 
 _CKN = "J. Mairal, End-to-end kernel learning with supervised convolutional kernel networks, NeurIPS 2016"
 _BIETTI = "A. Bietti, Approximation and learning with deep convolutional models: a kernel perspective, ICLR 2022"
@@ -203,3 +204,23 @@ def default_architecture(space: tuple[int, ...]) -> Architecture:
     if side < 16:
         return Architecture.parse("3 exp(0.6) - | 3 exp(0.6) gauss2")
     return Architecture.parse("3 exp(0.6) gauss2 | 3 exp(0.6) gauss5")
+
+
+def read_architecture(architecture: Any, space: tuple[int, ...]) -> tuple[Architecture, tuple[int, ...] | None]:
+    """The architecture that a parameter names, and the filters its preset fixes.
+
+    Parameters
+    ----------
+    architecture
+        An `Architecture`, its text form, a preset's name, or ``None`` for the default by `space`.
+    space
+        Spatial shape of the input.
+    """
+    if architecture is None:
+        return default_architecture(space), None
+    if isinstance(architecture, Architecture):
+        return architecture, None
+    if isinstance(architecture, str) and re.fullmatch(r"[A-Za-z][\w.-]*", architecture):
+        found = preset(architecture)
+        return found.architecture, found.filters
+    return Architecture.parse(architecture), None

@@ -14,7 +14,10 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from hilbertnet.architecture import Architecture
-from hilbertnet.estimators.inputs import read_architecture, read_signals
+from hilbertnet.architecture.presets import read_architecture
+from hilbertnet.data import Preprocessing
+from hilbertnet.estimators.checkpoint import Checkpoint
+from hilbertnet.estimators.inputs import read_preprocessing, read_signals
 from hilbertnet.networks import CKN
 from hilbertnet.networks.inverse_root import Regularization
 from hilbertnet.progress import Progress
@@ -30,6 +33,7 @@ class CKNEstimator(BaseEstimator):
     architecture: Architecture | str | None
     filters: Sequence[int] | None
     input_shape: tuple[int, ...] | None
+    preprocessing: Preprocessing | str | None
     patches: int | None
     iterations: int
     regularization: Regularization
@@ -44,10 +48,23 @@ class CKNEstimator(BaseEstimator):
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         return torch.Generator().manual_seed(int(seed))
 
-    def _fit_network(self, X: Any, generator: torch.Generator) -> Tensor:
-        """Fit ``network_`` and return the signals, on its device."""
+    def _fit_network(self, X: Any, unfinished: Checkpoint | None = None) -> Tensor:
+        """Fit ``preprocessing_`` and ``network_``; return the signals that the network is to see, on its device."""
         signals = read_signals(self, X, reset=True)
-        space = tuple(signals.shape[2:])
+        self.preprocessing_ = read_preprocessing(self.preprocessing)
+        if self.preprocessing_ is not None:
+            signals = self.preprocessing_.fit(signals)(signals)
+        signals = signals if self.device is None else signals.to(torch.device(self.device))
+        if unfinished is not None and unfinished.network is not None:
+            self.network_ = unfinished.network.to(signals.device)
+            return signals
+        self.network_ = self._learn_filters(signals)
+        if unfinished is not None:
+            unfinished.keep(self.network_, unfinished.path)
+        return signals
+
+    def _learn_filters(self, signals: Tensor) -> CKN:
+        space, generator = tuple(signals.shape[2:]), self._generator()
         arch, preset_filters = read_architecture(self.architecture, space)
         arch.shapes(space)
         counts = self.filters if self.filters is not None else preset_filters or _default_filters(len(arch.layers))
@@ -61,11 +78,8 @@ class CKNEstimator(BaseEstimator):
             epsilon=self.epsilon,
             generator=generator,
         )
-        device = signals.device if self.device is None else torch.device(self.device)
         patches = max(_LEAST_PATCHES, _PATCHES_PER_FILTER * max(counts)) if self.patches is None else self.patches
-        signals = signals.to(device)
-        self.network_ = network.to(device, signals.dtype).eval()
-        self.network_.fit_filters_(
+        network.to(signals.device, signals.dtype).eval().fit_filters_(
             signals,
             patches=patches,
             generator=generator,
@@ -73,17 +87,19 @@ class CKNEstimator(BaseEstimator):
             allow_fewer=True,
             progress=self.progress,
         )
-        if list(self.network_.filters) != counts and self.filters is not None:
+        if list(network.filters) != counts and self.filters is not None:
             warnings.warn(
                 f"filters: {counts} asked for, but the training data have only so many distinct patches: "
-                f"{list(self.network_.filters)} kept",
-                stacklevel=3,
+                f"{list(network.filters)} kept",
+                stacklevel=4,
             )
-        return signals
+        return network
 
     def _encode(self, X: Any) -> Tensor:
         check_is_fitted(self)
         signals = read_signals(self, X, dtype=self.network_.dtype, reset=False)
+        if self.preprocessing_ is not None:
+            signals = self.preprocessing_(signals)
         return self.network_.encode(signals, progress=self.progress)
 
     def __sklearn_tags__(self) -> Any:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,26 +20,33 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from hilbertnet.architecture import Architecture
+from hilbertnet.data import Augmentation, Preprocessing
 from hilbertnet.estimators.base import CKNEstimator
+from hilbertnet.estimators.checkpoint import Checkpoint
 from hilbertnet.estimators.inputs import check_lambdas, labels_like_input, like_input, read_labels
+from hilbertnet.losses import LOSSES, Loss
 from hilbertnet.networks import CKN
 from hilbertnet.networks.inverse_root import Regularization
-from hilbertnet.progress import Progress
-from hilbertnet.records import load_tensors, save_tensors
+from hilbertnet.networks.supervised import CKNNet, train_supervised
+from hilbertnet.progress import Progress, Stopwatch
+from hilbertnet.records import digest, load_tensors, save_tensors
 from hilbertnet.solvers.linear import (
     LAMBDAS,
-    LOSSES,
     Eigenbasis,
     LinearHead,
-    Loss,
     ValidationPoint,
     fit_head,
     select_lambda,
     validation_folds,
     with_features_scaled,
 )
+from hilbertnet.training import Epoch, Recipe
 
 __all__ = ["CKNClassifier", "CKNFeatures"]
+
+Training = Literal["unsupervised", "supervised"]
+TRAINING: tuple[Training, ...] = ("unsupervised", "supervised")
+_NOT_KEPT = ("checkpoint", "progress")  # parameters that change nothing of what is learned
 
 
 class CKNFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CKNEstimator):
@@ -58,6 +66,8 @@ class CKNFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CKNEstimato
     input_shape : tuple or None
         (channels, height, width) or (channels, length) of flattened rows. Rows without it are one position of many
         channels.
+    preprocessing : Preprocessing, str or None
+        What is done to images first, such as ``"contrast | zca(1e-4)"``; it is fitted on the training images.
     patches : int or None
         Patches clustered in each layer; default 60 for each filter of the widest layer, at least 10,000.
     iterations : int
@@ -75,6 +85,8 @@ class CKNFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CKNEstimato
     ----------
     network_ : CKN
         The fitted network.
+    preprocessing_ : Preprocessing or None
+        The fitted preprocessing.
     signal_shape_ : tuple
         (channels, *space) of the training signals.
     n_features_in_ : int
@@ -98,6 +110,7 @@ class CKNFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CKNEstimato
         filters: Sequence[int] | None = None,
         *,
         input_shape: tuple[int, ...] | None = None,
+        preprocessing: Preprocessing | str | None = None,
         patches: int | None = None,
         iterations: int = 20,
         regularization: Regularization = "root",
@@ -109,6 +122,7 @@ class CKNFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CKNEstimato
         self.architecture = architecture
         self.filters = filters
         self.input_shape = input_shape
+        self.preprocessing = preprocessing
         self.patches = patches
         self.iterations = iterations
         self.regularization = regularization
@@ -127,7 +141,7 @@ class CKNFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, CKNEstimato
         y
             Ignored.
         """
-        self._fit_network(X, self._generator())
+        self._fit_network(X)
         return self
 
     def transform(self, X: Any) -> Any:
@@ -158,7 +172,8 @@ class CKNClassifier(ClassifierMixin, CKNEstimator):
 
     Parameters
     ----------
-    architecture, filters, input_shape, patches, iterations, regularization, epsilon, random_state, device, progress
+    architecture, filters, input_shape, preprocessing, patches, iterations, regularization, epsilon, random_state, \
+device, progress
         See `CKNFeatures`.
     loss : str
         ``"squared_hinge"`` (one against all), ``"logistic"`` or ``"ridge"``.
@@ -169,11 +184,24 @@ class CKNClassifier(ClassifierMixin, CKNEstimator):
     validation : int, float or None
         Folds of the cross-validation that chooses lambda, or the share of one held-out set; default 5 folds below 5,000
         examples, one fifth held out above.
+    checkpoint : path or None
+        A file where `fit` keeps what it has learned while it lasts. Interrupted and called again with the same data,
+        parameters and threads, `fit` goes on from there to the same model. It needs a whole number as `random_state`.
+    training : str
+        ``"unsupervised"``: filters are learned without labels. ``"supervised"``: they are then trained by
+        back-propagation, on what `validation` does not hold out (one fifth unless given); the epoch is selected there,
+        and lambda chosen anew.
+    epochs, learning_rate, batch_size : int, float, int
+        Of supervised training, see `hilbertnet.networks.train_supervised`.
+    augmentation : Augmentation, str or None
+        Random changes of images in supervised training, such as ``"crop(4) | flip"``.
 
     Attributes
     ----------
     network_ : CKN
         The fitted network.
+    preprocessing_ : Preprocessing or None
+        The fitted preprocessing.
     head_ : LinearHead
         The fitted head, on raw features.
     alpha_ : float
@@ -182,6 +210,10 @@ class CKNClassifier(ClassifierMixin, CKNEstimator):
         Accuracy and loss on held-out folds for every lambda tried; empty if `alpha` was given.
     classes_ : array
         Labels.
+    history_ : list of Epoch
+        What supervised training recorded; empty without.
+    seconds_ : dict
+        Seconds of each stage of the fit.
 
     Examples
     --------
@@ -198,10 +230,17 @@ class CKNClassifier(ClassifierMixin, CKNEstimator):
         filters: Sequence[int] | None = None,
         *,
         input_shape: tuple[int, ...] | None = None,
+        preprocessing: Preprocessing | str | None = None,
         loss: Loss = "squared_hinge",
         alpha: float | None = None,
         alphas: Sequence[float] | None = None,
         validation: int | float | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        training: Training = "unsupervised",
+        epochs: int = 30,
+        learning_rate: float = 0.01,
+        batch_size: int = 128,
+        augmentation: Augmentation | str | None = None,
         patches: int | None = None,
         iterations: int = 20,
         regularization: Regularization = "root",
@@ -213,10 +252,17 @@ class CKNClassifier(ClassifierMixin, CKNEstimator):
         self.architecture = architecture
         self.filters = filters
         self.input_shape = input_shape
+        self.preprocessing = preprocessing
         self.loss = loss
         self.alpha = alpha
         self.alphas = alphas
         self.validation = validation
+        self.checkpoint = checkpoint
+        self.training = training
+        self.epochs = epochs
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.augmentation = augmentation
         self.patches = patches
         self.iterations = iterations
         self.regularization = regularization
@@ -240,34 +286,100 @@ class CKNClassifier(ClassifierMixin, CKNEstimator):
         lambdas = check_lambdas(self.alpha, LAMBDAS if self.alphas is None else self.alphas)
         if y is None:
             raise ValueError("requires y to be passed, but the target y is None")
+        if self.training not in TRAINING:
+            raise ValueError(f"training: expected one of {', '.join(TRAINING)}, got {self.training!r}")
         self.classes_, labels = read_labels(y)
-        generator = self._generator()
-        signals = self._fit_network(X, generator)
+        unfinished = self._unfinished(X, labels)
+        clock = Stopwatch()
+        signals = self._fit_network(X, unfinished)
         if len(signals) != len(labels):
             raise ValueError(f"y: expected {len(signals)} labels, as many as signals in X, got {len(labels)}")
+        clock.lap("filters")
+        self.history_: list[Epoch] = []
+        # a stream of its own: the folds are the same whether the filters were learned now or before
+        folds = validation_folds(labels, self._validation(), self._generator())
+        self._fit_head(signals, labels, lambdas, folds, unfinished, clock)
+        if self.training == "supervised":
+            self._train(signals, labels, folds[0])
+            clock.lap("training")
+            self._fit_head(signals, labels, lambdas, folds, None, clock)
+        self.seconds_ = clock.laps
+        if unfinished is not None:
+            unfinished.remove()
+        return self
+
+    def _validation(self) -> int | float | None:
+        """Supervised training selects its epoch on one held-out set, which lambda is then chosen on too."""
+        return 0.2 if self.training == "supervised" and self.validation is None else self.validation
+
+    def _train(self, signals: Tensor, labels: Tensor, held_out: Tensor) -> None:
+        """Train ``network_`` on what is not held out, with the lambda of the head so far."""
+        space, device = tuple(signals.shape[2:]), signals.device
+        augment = None if self.augmentation is None else Augmentation.parse(str(self.augmentation))
+        seed = int(torch.randint(2**31, (), generator=self._generator()))
+        mask = held_out.to(device)
+        labels = labels.to(device)
+        self.history_ = train_supervised(
+            CKNNet(self.network_, space, len(self.classes_)),
+            (signals[~mask], labels[~mask]),
+            (signals[mask], labels[mask]),
+            Recipe(self.epochs, self.batch_size, seed),
+            loss=self.loss,
+            lam=self.alpha_,
+            learning_rate=self.learning_rate,
+            augment=augment,
+            checkpoint=None if self.checkpoint is None else f"{os.fspath(self.checkpoint)}.training",
+            progress=self.progress,
+        )
+        self.network_.requires_grad_(False)
+
+    def _fit_head(
+        self,
+        signals: Tensor,
+        labels: Tensor,
+        lambdas: Sequence[float],
+        folds: Sequence[Tensor],
+        unfinished: Checkpoint | None,
+        clock: Stopwatch,
+    ) -> None:
+        """Set ``alpha_``, ``validation_curve_`` and ``head_`` for ``network_`` as it is."""
         features = self.network_.encode(signals, progress=self.progress)
+        clock.lap("features")
         mean = features.mean(0)
         features -= mean
         # a mean of squared norms; 0 where all examples are equal
         scale = 1.0 / max(float(features.norm(dim=1).square().mean()) ** 0.5, 1e-12)
         features *= scale
-        head = self._fit_head(features, labels.to(features.device), lambdas, generator)
-        self.head_ = with_features_scaled(head, mean, scale)
-        return self
-
-    def _fit_head(
-        self, features: Tensor, labels: Tensor, lambdas: Sequence[float], generator: torch.Generator
-    ) -> LinearHead:
-        count = len(self.classes_)
+        labels = labels.to(features.device)
         self.validation_curve_: list[ValidationPoint] = []
         self.alpha_ = lambdas[0]
         basis = Eigenbasis(features)
         if len(lambdas) > 1:
-            folds = validation_folds(labels, self.validation, generator)
             self.alpha_, self.validation_curve_ = select_lambda(
-                features, labels, count, self.loss, lambdas, folds, basis=basis, progress=self.progress
+                features,
+                labels,
+                len(self.classes_),
+                self.loss,
+                lambdas,
+                [fold.to(features.device) for fold in folds],
+                basis=basis,
+                done=None if unfinished is None else unfinished.path,
+                keep=None if unfinished is None else partial(unfinished.keep, self.network_),
+                progress=self.progress,
             )
-        return fit_head(features, labels, count, self.loss, self.alpha_, basis=basis, max_iter=100)
+        clock.lap("lambda")
+        head = fit_head(features, labels, len(self.classes_), self.loss, self.alpha_, basis=basis, max_iter=100)
+        self.head_ = with_features_scaled(head, mean, scale)
+        clock.lap("head")
+
+    def _unfinished(self, X: Any, labels: Tensor) -> Checkpoint | None:
+        if self.checkpoint is None:
+            return None
+        if isinstance(self.random_state, bool) or not isinstance(self.random_state, int | np.integer):
+            raise ValueError(f"random_state: checkpoint needs a whole number, got {self.random_state!r}")
+        kept = {name: repr(value) for name, value in self.get_params().items() if name not in _NOT_KEPT}
+        data = {"X": digest(X if isinstance(X, Tensor) else np.asarray(X)), "y": digest(labels)}
+        return Checkpoint(self.checkpoint, {**kept, **data, "threads": torch.get_num_threads()})
 
     def decision_function(self, X: Any) -> Any:
         """Decision values, shape (n,) for two classes and (n, classes) for more, in the kind of `X`."""
@@ -295,9 +407,12 @@ class CKNClassifier(ClassifierMixin, CKNEstimator):
         check_is_fitted(self)
         tensors = {f"network.{name}": value for name, value in self.network_.state_dict().items()}
         tensors |= {"head.weight": self.head_.weight, "head.bias": self.head_.bias}
+        if self.preprocessing_ is not None:
+            tensors |= {f"preprocessing.{name}": value for name, value in self.preprocessing_.tensors().items()}
         header = {
             "kind": "CKNClassifier",
             "network": self.network_.config(),
+            "preprocessing": None if self.preprocessing_ is None else str(self.preprocessing_),
             "signal_shape": list(self.signal_shape_),
             "input_shape": None if self.input_shape is None else list(self.input_shape),
             "loss": self.head_.loss,
@@ -309,8 +424,15 @@ class CKNClassifier(ClassifierMixin, CKNEstimator):
         save_tensors(path, tensors, header)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> CKNClassifier:
+    def load(cls, path: str | os.PathLike[str], *, device: str = "cpu") -> CKNClassifier:
         """Read what `save` wrote: a fitted model that predicts the same.
+
+        Parameters
+        ----------
+        path
+            The file.
+        device
+            Where it is to compute.
 
         Raises
         ------
@@ -318,22 +440,36 @@ class CKNClassifier(ClassifierMixin, CKNEstimator):
             If the file is not a saved classifier.
         """
         tensors, header = load_tensors(path, "CKNClassifier")
+        try:
+            return cls._restore(tensors, header, device)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+            raise ValueError(f"{path}: expected a saved CKNClassifier, but {reason}") from None
+
+    @classmethod
+    def _restore(cls, tensors: dict[str, Tensor], header: dict[str, Any], device: str) -> CKNClassifier:
         network = CKN.from_config(header["network"], tensors, prefix="network.")
-        shape = header["input_shape"]
+        shape, steps = header["input_shape"], header.get("preprocessing")
         model = cls(
             network.arch,
             network.filters,
             input_shape=None if shape is None else tuple(shape),
+            preprocessing=steps,
             loss=header["loss"],
             alpha=header["lambda"],
             regularization=header["network"]["regularization"],
             epsilon=header["network"]["epsilon"],
+            device=device,
         )
-        model.network_ = network
+        model.network_ = network.to(device)
+        prefix = "preprocessing."
+        fitted = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        model.preprocessing_ = None if steps is None else Preprocessing.from_tensors(steps, fitted)
         model.signal_shape_ = tuple(header["signal_shape"])
         model.n_features_in_ = int(np.prod(model.signal_shape_))
         model.classes_ = np.array(header["classes"], dtype=header["classes_dtype"])
         model.alpha_ = header["lambda"]
         model.validation_curve_ = [ValidationPoint(**point) for point in header["validation_curve"]]
-        model.head_ = LinearHead(tensors["head.weight"], tensors["head.bias"], header["lambda"], header["loss"])
+        weight, bias = (tensors[f"head.{name}"].to(device) for name in ("weight", "bias"))
+        model.head_ = LinearHead(weight, bias, header["lambda"], header["loss"])
         return model

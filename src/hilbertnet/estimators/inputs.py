@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,10 +15,17 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, column_or_1d, validate_data
 from torch import Tensor
 
-from hilbertnet.architecture import Architecture, default_architecture, preset
+from hilbertnet.data import Preprocessing
 from hilbertnet.signals import as_signals
 
-__all__ = ["check_lambdas", "labels_like_input", "like_input", "read_architecture", "read_labels", "read_signals"]
+__all__ = [
+    "check_lambdas",
+    "labels_like_input",
+    "like_input",
+    "read_labels",
+    "read_preprocessing",
+    "read_signals",
+]
 
 
 def read_signals(estimator: BaseEstimator, X: Any, *, reset: bool, dtype: torch.dtype | None = None) -> Tensor:
@@ -95,28 +101,20 @@ def read_labels(y: Any) -> tuple[NDArray, Tensor]:
         raise ValueError("y: expected at least one label, got none")
     classes, numbers = np.unique(y, return_inverse=True)
     if len(classes) < 2:
-        raise ValueError(f"y: expected at least two classes, got one class only, {classes[0]!r}")
+        raise ValueError(f"y: expected at least two classes, got one class only, {classes[0].item()!r}")
     return classes, torch.from_numpy(numbers)
 
 
-def read_architecture(architecture: Any, space: tuple[int, ...]) -> tuple[Architecture, tuple[int, ...] | None]:
-    """The architecture that a parameter names, and the filters its preset fixes.
-
-    Parameters
-    ----------
-    architecture
-        An `Architecture`, its text form, a preset's name, or ``None`` for the default by `space`.
-    space
-        Spatial shape of the input.
-    """
-    if architecture is None:
-        return default_architecture(space), None
-    if isinstance(architecture, Architecture):
-        return architecture, None
-    if isinstance(architecture, str) and re.fullmatch(r"[A-Za-z][\w.-]*", architecture):
-        found = preset(architecture)
-        return found.architecture, found.filters
-    return Architecture.parse(architecture), None
+def read_preprocessing(preprocessing: Any) -> Preprocessing | None:
+    """What a parameter names: steps not fitted yet, from a `Preprocessing` (which is left alone) or its text form."""
+    if preprocessing is None:
+        return None
+    if not isinstance(preprocessing, Preprocessing | str):
+        raise ValueError(
+            f"preprocessing: expected a Preprocessing, its text form such as 'contrast | zca(1e-4)' or None, "
+            f"got {preprocessing!r}"
+        )
+    return Preprocessing.parse(str(preprocessing))
 
 
 def like_input(result: Tensor, X: Any) -> Any:

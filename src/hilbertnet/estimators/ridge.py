@@ -12,18 +12,18 @@ from sklearn.utils.validation import check_array, check_is_fitted
 from torch import Tensor
 
 from hilbertnet.architecture import Architecture
+from hilbertnet.architecture.presets import read_architecture
 from hilbertnet.estimators.inputs import (
     check_lambdas,
     labels_like_input,
     like_input,
-    read_architecture,
     read_labels,
     read_signals,
 )
 from hilbertnet.kernels import ConvKernel
 from hilbertnet.kernels.ridge import LAMBDAS, choose_lambda, ridge_path
+from hilbertnet.losses import decide
 from hilbertnet.progress import Progress
-from hilbertnet.solvers.linear import decide
 
 __all__ = ["ConvKernelRidge", "ConvKernelRidgeClassifier"]
 

@@ -13,14 +13,12 @@ from torch import Tensor
 from hilbertnet.architecture.homogeneous import safe_norm
 from hilbertnet.architecture.layers import Architecture
 from hilbertnet.kernels.recursion import SelfPass, cross_pass, self_pass
-from hilbertnet.kernels.tiles import Plan, make_plan
-from hilbertnet.progress import Progress, announce, track
+from hilbertnet.kernels.tiles import Plan, check_machine, make_plan
+from hilbertnet.progress import LONG, Progress, announce, track
 from hilbertnet.signals import as_signals
 from hilbertnet.text import nearest, parse_bytes
 
 __all__ = ["ConvKernel"]
-
-_LONG = 60.0  # seconds: above this a computation says its cost first
 
 
 @dataclass(frozen=True)
@@ -185,6 +183,8 @@ class ConvKernel:
     ) -> list[Tensor]:
         x, y = _signals(X, Y, dtype)
         plan = self._make_plan(x, y, memory, dtype, tangent, results=len(keep))
+        if memory is None:
+            check_machine(plan)
         self._say_if_long(x, y, plan, tangent)
         results = [torch.empty(plan.rows, plan.columns, dtype=dtype, device=x.device) for _ in keep]
         steps = plan.tile_count + sum(len(plan.batches(signals)) for signals in (x, y) if signals is not None)
@@ -226,7 +226,7 @@ class ConvKernel:
         if entries < 2**36:  # 64 GB through memory: some ten seconds
             return
         plan = plan.timed(self._probe(x, y, plan, tangent))
-        if plan.seconds > _LONG:
+        if plan.seconds > LONG:
             announce(str(plan))
 
     @torch.no_grad()

@@ -13,7 +13,7 @@ import torch
 from hilbertnet.architecture.layers import Architecture
 from hilbertnet.progress import format_bytes, format_seconds
 
-__all__ = ["Plan", "Tile", "make_plan"]
+__all__ = ["Plan", "Tile", "check_machine", "make_plan"]
 
 # how many tensors of the size of a layer's largest state are alive at once in the recursion, as measured
 _LIVE_CKN, _LIVE_NTK = 9, 10
@@ -112,16 +112,23 @@ class Plan:
         return replace(self, pair_seconds=pair_seconds)
 
 
-def _check_machine(needed: int, rows: int, columns: int) -> None:
-    """Refuse what could only end in the machine running out of memory, perhaps days later."""
+def check_machine(plan: Plan) -> None:
+    """Refuse what could only end in the machine running out of memory, perhaps days later.
+
+    Raises
+    ------
+    ValueError
+        If the plan needs more memory than the machine has.
+    """
     try:
         physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):  # not known on this system
         return
+    needed = plan.peak_bytes
     if needed > physical:
         raise ValueError(
-            f"memory: the {rows:,} x {columns:,} result and its working memory need {format_bytes(needed)}, this "
-            f"machine has {format_bytes(physical)}; compute the matrix in blocks, or in dtype=torch.float32"
+            f"memory: the {plan.rows:,} x {plan.columns:,} result and its working memory need {format_bytes(needed)}, "
+            f"this machine has {format_bytes(physical)}; compute the matrix in blocks, or in dtype=torch.float32"
         )
 
 
@@ -164,7 +171,7 @@ def make_plan(
     Raises
     ------
     ValueError
-        If not even one pair at a time fits the budget, or, without one, the machine.
+        If not even one pair at a time fits the budget.
     """
     item = torch.finfo(dtype).bits // 8
     sizes = _state_sizes(arch, shape[1:])
@@ -176,8 +183,6 @@ def make_plan(
     budget = fixed + max(_WORKING_SET, pair_bytes) if memory is None else memory
     side = math.isqrt(max(0, budget - fixed) // pair_bytes)
     side = min(side, max(1, math.isqrt(_WORKING_SET // pair_bytes)))
-    if memory is None:
-        _check_machine(fixed + side**2 * pair_bytes, rows, width)
     if side < 1:
         raise ValueError(
             f"memory: expected at least {format_bytes(fixed + pair_bytes)} ({format_bytes(fixed)} for the "

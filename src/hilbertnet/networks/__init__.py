@@ -1,6 +1,24 @@
-"""The finite view: convolutional kernel networks."""
+"""The finite view: convolutional kernel networks, their random cousins, and plain networks."""
 
 from hilbertnet.networks.ckn import CKN
+from hilbertnet.networks.cnn import PlainCNN, ckn_like, mnist_net, resnet, vgg
 from hilbertnet.networks.layer import CKNLayer
+from hilbertnet.networks.random_features import RandomFeatureLayer, RandomFeatureNet
+from hilbertnet.networks.sphere import SphereSGD, filters_and_others
+from hilbertnet.networks.supervised import CKNNet, train_supervised
 
-__all__ = ["CKN", "CKNLayer"]
+__all__ = [
+    "CKN",
+    "CKNLayer",
+    "CKNNet",
+    "PlainCNN",
+    "RandomFeatureLayer",
+    "RandomFeatureNet",
+    "SphereSGD",
+    "ckn_like",
+    "filters_and_others",
+    "mnist_net",
+    "resnet",
+    "train_supervised",
+    "vgg",
+]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -16,7 +17,7 @@ from hilbertnet.architecture.operators import antialias
 from hilbertnet.networks.filters import sample_patches, spherical_kmeans
 from hilbertnet.networks.inverse_root import Regularization
 from hilbertnet.networks.layer import CKNLayer
-from hilbertnet.progress import Progress, track
+from hilbertnet.progress import LONG, Progress, announce, format_bytes, format_seconds, track
 from hilbertnet.records import load_tensors, save_tensors
 from hilbertnet.signals import as_rng, as_signals
 
@@ -266,8 +267,11 @@ class CKN(nn.Module):
             device=weight.device,
         )
         step = self._batch(tuple(x.shape[2:]))
-        for start in track(range(0, len(x), step), progress, label="features"):
+        batches, began = range(0, len(x), step), time.perf_counter()
+        for done, start in enumerate(track(batches, progress, label="features")):
             result[start : start + step] = self(x[start : start + step].to(weight.device)).flatten(1)
+            if done == 1:  # the first batch warms up
+                _say_if_long(result, (time.perf_counter() - began) / 2 * len(batches))
         return result
 
     def distance(self, x: Tensor, y: Tensor) -> Tensor:
@@ -321,6 +325,13 @@ class CKN(nn.Module):
         """
         tensors, config = load_tensors(path, "CKN")
         return cls.from_config(config, tensors)
+
+
+def _say_if_long(features: Tensor, seconds: float) -> None:
+    if seconds > LONG:
+        n, size = features.shape
+        memory = format_bytes(features.nbytes)
+        announce(f"features of {n:,} signals: {n:,} x {size:,} numbers, {memory}, in about {format_seconds(seconds)}")
 
 
 def _check_filters(filters: Sequence[int], layers: int) -> tuple[int, ...]:

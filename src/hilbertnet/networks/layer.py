@@ -54,8 +54,8 @@ class CKNLayer(nn.Module):
     Attributes
     ----------
     filters
-        Unit filters, a parameter of shape (filters, in_channels, patch, patch), or (filters, in_channels, patch) for
-        signals. They do not require a gradient until asked to.
+        A parameter of shape (filters, in_channels, patch, patch), or (filters, in_channels, patch) for signals. They do
+        not require a gradient until asked to. The layer sees their directions only, so any optimizer may move them.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class CKNLayer(nn.Module):
 
     def projection(self) -> Float[Tensor, "filters filters"]:
         """``kappa(Z'Z)^(-1/2)``, regularized, from eigenvalues in float64."""
-        flat = self.filters.flatten(1)
+        flat = functional.normalize(self.filters.flatten(1))
         flat = flat.double() if flat.device.type != "mps" else flat.cpu().double()
         gram = self.layer.kernel.value((flat @ flat.T).clamp(-1.0, 1.0))
         return inverse_square_root(gram, self.regularization, self.epsilon).to(self.filters)
@@ -132,7 +132,8 @@ class CKNLayer(nn.Module):
         """
         patch = self.layer.patch
         convolve = functional.conv2d if self.axes == 2 else functional.conv1d
-        weight = self.filters * patch_scale(patch, self.axes, self.arch)
+        unit = functional.normalize(self.filters.flatten(1)).view_as(self.filters)
+        weight = unit * patch_scale(patch, self.axes, self.arch)
         inner = convolve(pad_for_patches(x, patch, self.arch), weight)
         norms = patch_norms(x, patch, self.arch)
         mapped = homogeneous(self.layer.kernel, inner, norms, torch.ones((), dtype=x.dtype, device=x.device))

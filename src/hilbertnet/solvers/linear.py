@@ -1,10 +1,7 @@
 """Linear heads on features, and which library solves what.
 
-The objective is ``mean_i loss(y_i, W x_i + b) + (lambda / 2) ||W||^2`` with the bias free:
-
-- ``"squared_hinge"``, one against all, ``sum_k max(0, 1 - t_k f_k)^2 / 2``;
-- ``"logistic"``, softmax cross-entropy;
-- ``"ridge"``, ``sum_k (t_k - f_k)^2 / 2``.
+The objective is ``mean_i loss(y_i, W x_i + b) + (lambda / 2) ||W||^2`` with the bias free and the losses of
+`hilbertnet.losses`.
 
 scipy's L-BFGS minimizes it in the eigenbasis of the features' covariance (torch's symmetric solver), where the Hessian
 is close to the identity whatever lambda is: some tens of passes over the data. Features stay in float32 where they are
@@ -14,34 +11,32 @@ the training data only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import functional
 
-from hilbertnet.progress import Progress, track
+from hilbertnet.losses import Loss, decide, losses, signs
+from hilbertnet.progress import LONG, Progress, announce, format_seconds, track
 
 __all__ = [
     "LAMBDAS",
-    "LOSSES",
     "Eigenbasis",
+    "LambdaPath",
     "LinearHead",
     "ValidationPoint",
-    "decide",
     "fit_head",
     "select_lambda",
     "validation_folds",
 ]
 
-Loss = Literal["squared_hinge", "logistic", "ridge"]
-LOSSES: tuple[Loss, ...] = ("squared_hinge", "logistic", "ridge")
 LAMBDAS: tuple[float, ...] = tuple(float(f"1e-{p}") for p in range(1, 9))
 _PATIENCE = 3  # stop the path after so many values of lambda without improvement
+_ITERATIONS = 150  # at most, for each value of lambda and fold
 _CHUNK = 4096  # rows converted to float64 at a time
 
 
@@ -84,27 +79,25 @@ class ValidationPoint:
     loss: float
 
 
-def decide(scores: Float[Tensor, "n outputs"]) -> Int[Tensor, " n"]:
-    """Numbers of the predicted classes, from decision values."""
-    return (scores[:, 0] > 0).long() if scores.shape[1] == 1 else scores.argmax(dim=1)
+@dataclass(frozen=True)
+class LambdaPath:
+    """How far `select_lambda` went: the validation curve, and the heads of the folds at its last lambda.
 
+    The heads are in the coordinates of the eigenbasis; the next lambda starts from them.
+    """
 
-def _targets(labels: Tensor, classes: int, like: Tensor) -> Tensor:
-    """+1 for the label's output and -1 for the others; one output for two classes."""
-    if classes == 2:
-        return (2.0 * labels - 1.0).to(like)[:, None]
-    return (2.0 * functional.one_hot(labels, classes) - 1.0).to(like)
+    curve: tuple[ValidationPoint, ...] = ()
+    heads: tuple[LinearHead, ...] = ()
 
+    @property
+    def best(self) -> ValidationPoint:
+        """The point of highest accuracy; ties by loss, then by the larger lambda."""
+        return max(self.curve, key=lambda point: (point.accuracy, -point.loss))
 
-def _losses(loss: Loss, scores: Tensor, targets: Tensor) -> Tensor:
-    """The loss of every example."""
-    if loss == "squared_hinge":
-        return 0.5 * (1.0 - targets * scores).clamp(min=0.0).square().sum(1)
-    if loss == "ridge":
-        return 0.5 * (targets - scores).square().sum(1)
-    if targets.shape[1] == 1:
-        return functional.softplus(-targets * scores)[:, 0]
-    return functional.cross_entropy(scores, targets.argmax(1), reduction="none")
+    @property
+    def ended(self) -> bool:
+        """Whether the last values in a row improved nothing."""
+        return bool(self.curve) and len(self.curve) - 1 - self.curve.index(self.best) >= _PATIENCE
 
 
 class Eigenbasis:
@@ -198,7 +191,7 @@ def fit_head(
     max_iter
         Iterations of L-BFGS.
     """
-    basis, targets = basis or Eigenbasis(features), _targets(labels, classes, features)
+    basis, targets = basis or Eigenbasis(features), signs(labels, 1 if classes == 2 else classes, features.dtype)
     weights = torch.ones(len(features), dtype=torch.float64, device=features.device)
     tolerance = 1e-13 if features.dtype == torch.float64 else 1e-9
     return basis.raw(_lbfgs(basis, targets, loss, lam, weights, None, max_iter, tolerance, restarts=3))
@@ -232,7 +225,7 @@ def _lbfgs(
     def objective(flat: np.ndarray, unit: float) -> tuple[float, np.ndarray]:
         weight, bias = unpack(flat)
         scores = torch.addmm(bias, features, weight.T).double().requires_grad_()
-        value = (share * _losses(loss, scores, targets)).sum()
+        value = (share * losses(loss, scores, targets)).sum()
         (slope,) = torch.autograd.grad(value, scores)
         total = slope.sum(0)
         moved = slope.to(features).T @ features - torch.outer(total.to(features), basis.shift)
@@ -307,6 +300,8 @@ def select_lambda(
     folds: Sequence[Tensor],
     *,
     basis: Eigenbasis | None = None,
+    done: LambdaPath | None = None,
+    keep: Callable[[LambdaPath], object] | None = None,
     progress: Progress = None,
 ) -> tuple[float, list[ValidationPoint]]:
     """Choose lambda by accuracy on held-out folds, ties by their loss, from the largest value down.
@@ -323,6 +318,10 @@ def select_lambda(
         Masks of held-out examples.
     basis
         ``Eigenbasis(features)``, if it is at hand.
+    done
+        How far an interrupted search with the same arguments went.
+    keep
+        Called with the path after every lambda.
     progress
         ``None`` (a bar on a terminal), ``True``, ``False`` or a callable of (done, total).
 
@@ -332,28 +331,48 @@ def select_lambda(
         The chosen lambda and the validation curve.
     """
     ordered = sorted(map(float, lambdas), reverse=True)
-    basis, targets = basis or Eigenbasis(features), _targets(labels, classes, features)
-    starts: list[LinearHead | None] = [None] * len(folds)
-    curve: list[ValidationPoint] = []
-    best, since = None, 0
-    for lam in track(ordered, progress, label="lambda"):
-        right, lost, count = 0, 0.0, 0
-        for number, fold in enumerate(folds):
-            head = _lbfgs(basis, targets, loss, lam, (~fold).double(), starts[number], 150, 1e-8)
-            starts[number] = head
-            scores = head.scores(basis.features)[fold]
-            right += int((decide(scores) == labels[fold]).sum())
-            lost += float(_losses(loss, scores, targets[fold]).double().sum())
-            count += len(scores)
-        curve.append(ValidationPoint(lam, right / count, lost / count))
-        if best is None or (curve[-1].accuracy, -curve[-1].loss) > (best.accuracy, -best.loss):
-            best, since = curve[-1], 0
-        else:
-            since += 1
-        if since >= _PATIENCE:
+    basis, targets = basis or Eigenbasis(features), signs(labels, 1 if classes == 2 else classes, features.dtype)
+    path = done or LambdaPath()
+    _say_if_long(basis.features, targets, len(folds) * (len(ordered) - len(path.curve)))
+    for position, lam in enumerate(track(ordered, progress, label="lambda")):
+        if position < len(path.curve):
+            continue
+        if path.ended:
             break
-    assert best is not None
-    return best.lam, curve
+        starts = path.heads or (None,) * len(folds)
+        heads = tuple(
+            _lbfgs(basis, targets, loss, lam, (~fold).double(), start, _ITERATIONS, 1e-8)
+            for fold, start in zip(folds, starts, strict=True)
+        )
+        path = LambdaPath((*path.curve, _judge(basis, labels, targets, folds, heads)), heads)
+        if keep is not None:
+            keep(path)
+    return path.best.lam, list(path.curve)
+
+
+def _say_if_long(features: Tensor, targets: Tensor, heads: int) -> None:
+    """Announce how long `heads` heads take at most, from the time of the products that an iteration consists of."""
+    began = time.perf_counter()
+    for _ in range(2):
+        product = targets.to(features).T @ features
+        features @ product.T
+    seconds = (time.perf_counter() - began) / 2 * _ITERATIONS * heads
+    if seconds > LONG:
+        n, size = features.shape
+        announce(f"choosing lambda on {n:,} x {size:,} features: {heads} heads, at most {format_seconds(seconds)}")
+
+
+def _judge(
+    basis: Eigenbasis, labels: Tensor, targets: Tensor, folds: Sequence[Tensor], heads: Sequence[LinearHead]
+) -> ValidationPoint:
+    """What held-out folds say of the heads fitted without them."""
+    right, lost, count = 0, 0.0, 0
+    for fold, head in zip(folds, heads, strict=True):
+        scores = head.scores(basis.features)[fold]
+        right += int((decide(scores) == labels[fold]).sum())
+        lost += float(losses(head.loss, scores, targets[fold]).double().sum())
+        count += len(scores)
+    return ValidationPoint(heads[0].lam, right / count, lost / count)
 
 
 def with_features_scaled(head: LinearHead, mean: Tensor, scale: float) -> LinearHead:

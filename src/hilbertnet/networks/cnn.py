@@ -1,0 +1,485 @@
+"""Plain convolutional networks, from images in [0, 1] to logits: what kernels and their penalties are compared with.
+
+None has batch normalization, whose statistics would tie the examples of a batch together and hide the norms of the
+weights. The mean and standard deviation of the input are part of the network, so that distances in its input are
+distances between images.
+
+References: A. Bietti, G. Mialon, D. Chen and J. Mairal, "A kernel perspective for regularizing deep neural networks",
+ICML 2019; K. Simonyan and A. Zisserman, "Very deep convolutional networks for large-scale image recognition", ICLR
+2015; K. He, X. Zhang, S. Ren and J. Sun, "Deep residual learning for image recognition", CVPR 2016, and "Delving deep
+into rectifiers", ICCV 2015 (weights of variance 2 / fan); D. Arpit, V. Campos and Y. Bengio, "How to initialize your
+network?", NeurIPS 2019 (residual branches scaled by the number of blocks).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils import skip_init
+
+from hilbertnet.architecture.layers import Architecture, Layer
+from hilbertnet.architecture.operators import antialias, pad_for_patches, pool_features
+from hilbertnet.signals import as_rng
+
+__all__ = ["PlainCNN", "ckn_like", "mnist_net", "resnet", "vgg"]
+
+Statistic = float | Sequence[float] | None
+
+# of the training images in [0, 1], by number of channels
+_MEAN: dict[int, tuple[float, ...]] = {3: (0.4914, 0.4822, 0.4465), 1: (0.1307,)}  # CIFAR-10, MNIST
+_STD: dict[int, tuple[float, ...]] = {3: (0.2470, 0.2435, 0.2616), 1: (0.3081,)}
+_VGG_CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+_VGG_MULTIPLES = (1, 2, 4, 8, 8)
+_RESNET_BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
+_RESNET_MULTIPLES = (1, 2, 4, 8)
+
+
+class PlainCNN(nn.Module):
+    """A convolutional network: normalization of the input, maps, and a head from the flattened maps to logits.
+
+    `vgg`, `resnet`, `mnist_net` and `ckn_like` build it.
+
+    Parameters
+    ----------
+    body
+        From the normalized input to the last maps.
+    head
+        From the flattened maps to logits.
+    shape
+        Shape (channels, *space) of one input.
+    mean, std
+        Of the input, one number or one for each channel; default 0 and 1.
+
+    Raises
+    ------
+    ValueError
+        If `mean` or `std` is not of this form.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, body: nn.Module, head: nn.Module, shape: tuple[int, ...], *, mean: Statistic = None, std: Statistic = None
+    ) -> None:
+        super().__init__()
+        self.shape = shape
+        for name, value, default in (("mean", mean, 0.0), ("std", std, 1.0)):
+            numbers = _check_statistic(name, default if value is None else value, shape[0])
+            column = torch.tensor(numbers).reshape(-1, *(1,) * (len(shape) - 1))
+            self.register_buffer(name, column.expand(shape[0], *column.shape[1:]).clone())
+        self.body, self.head = body, head
+
+    def maps(self, x: Float[Tensor, "n channels *space"]) -> Float[Tensor, "n filters *pooled"]:
+        """The last maps, which the head takes flattened.
+
+        Parameters
+        ----------
+        x
+            Images in [0, 1], or signals, of the shape the network was made for.
+
+        Raises
+        ------
+        ValueError
+            If they have another shape.
+        """
+        if tuple(x.shape[1:]) != self.shape:
+            raise ValueError(f"x: expected shape (n, {', '.join(map(str, self.shape))}), got {tuple(x.shape)}")
+        return self.body((x - self.mean) / self.std)
+
+    def forward(self, x: Float[Tensor, "n channels *space"]) -> Float[Tensor, "n outputs"]:
+        """Logits, shape (n, classes), or (n, 1) for two classes; input and errors are those of `maps`."""
+        return self.head(self.maps(x).flatten(1))
+
+
+# --- the networks
+
+
+def vgg(
+    in_channels: int = 3,
+    classes: int = 10,
+    *,
+    depth: int = 11,
+    width: int = 64,
+    size: int = 32,
+    mean: Statistic = None,
+    std: Statistic = None,
+    generator: int | torch.Generator | None = None,
+) -> PlainCNN:
+    """VGG: five blocks of 3 x 3 convolutions, each followed by 2 x 2 max pooling, and three linear layers.
+
+    Convolutions and linear layers have biases. Convolutions start as N(0, 2 / (9 out_channels)) with biases 0, linear
+    layers uniform on +-1 / sqrt(inputs).
+
+    Parameters
+    ----------
+    in_channels
+        Channels of the images.
+    classes
+        At least 2; two classes have one logit.
+    depth
+        11, 13, 16 or 19 layers with weights.
+    width
+        Channels of the first block; the others have 2, 4, 8 and 8 times as many, the hidden linear layers 8 times.
+    size
+        Height and width of the images, a multiple of 32.
+    mean, std
+        Of the images, one number or one for each channel; default those of CIFAR-10 for 3 channels, of MNIST for 1, and
+        0 and 1 otherwise.
+    generator
+        Seed or ``torch.Generator`` of the weights.
+
+    Returns
+    -------
+    PlainCNN
+        From images (n, in_channels, size, size) to logits.
+
+    Raises
+    ------
+    ValueError
+        If an argument is not of this form.
+
+    Examples
+    --------
+    >>> net = vgg(width=8, generator=0)
+    >>> net(torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))).shape
+    torch.Size([2, 10])
+    """
+    convolutions = _choose_depth(depth, _VGG_CONVOLUTIONS)
+    _check_images(in_channels, classes, width, size)
+    rng, channels, parts = as_rng(generator), in_channels, list[nn.Module]()
+    for count, multiple in zip(convolutions, _VGG_MULTIPLES, strict=True):
+        for _ in range(count):
+            out = multiple * width
+            parts += [_convolution(channels, out, rng, bias=True, variance=2 / (9 * out)), nn.ReLU()]
+            channels = out
+        parts.append(nn.MaxPool2d(2))
+    hidden, flat = channels, channels * (size // 32) ** 2
+    head = nn.Sequential(
+        _linear(flat, hidden, rng),
+        nn.ReLU(),
+        _linear(hidden, hidden, rng),
+        nn.ReLU(),
+        _linear(hidden, _outputs(classes), rng),
+    )
+    mean, std = _statistics(mean, std, in_channels)
+    return PlainCNN(nn.Sequential(*parts), head, (in_channels, size, size), mean=mean, std=std)
+
+
+def resnet(
+    in_channels: int = 3,
+    classes: int = 10,
+    *,
+    depth: int = 18,
+    width: int = 64,
+    size: int = 32,
+    mean: Statistic = None,
+    std: Statistic = None,
+    generator: int | torch.Generator | None = None,
+) -> PlainCNN:
+    """ResNet for small images: a 3 x 3 convolution, four stages of basic blocks, 4 x 4 average pooling, a linear layer.
+
+    Convolutions have no bias; where a block changes the shape its shortcut is a 1 x 1 convolution. They start as
+    N(0, 2 / fan_in), which keeps the size of maps through a ReLU, but for the second one of every block, which is
+    divided by the square root of the number of blocks: the sum over all residual branches is then of the size of the
+    input however deep the network is, and it trains without batch normalization.
+
+    Parameters
+    ----------
+    in_channels, classes, size, mean, std, generator
+        As for `vgg`.
+    depth
+        10, 18 or 34 layers with weights.
+    width
+        Channels of the first stage; the others have 2, 4 and 8 times as many.
+
+    Returns
+    -------
+    PlainCNN
+        From images (n, in_channels, size, size) to logits.
+
+    Raises
+    ------
+    ValueError
+        If an argument is not of this form.
+    """
+    stages = _choose_depth(depth, _RESNET_BLOCKS)
+    _check_images(in_channels, classes, width, size)
+    rng, channels = as_rng(generator), width
+    parts: list[nn.Module] = [_convolution(in_channels, width, rng), nn.ReLU()]
+    for stage, (count, multiple) in enumerate(zip(stages, _RESNET_MULTIPLES, strict=True)):
+        for block in range(count):
+            stride = 2 if stage and not block else 1
+            parts.append(_BasicBlock(channels, multiple * width, stride, sum(stages), rng))
+            channels = multiple * width
+    parts.append(nn.AvgPool2d(4))
+    head = _linear(channels * (size // 32) ** 2, _outputs(classes), rng)
+    mean, std = _statistics(mean, std, in_channels)
+    return PlainCNN(nn.Sequential(*parts), head, (in_channels, size, size), mean=mean, std=std)
+
+
+class _BasicBlock(nn.Module):
+    """``relu(conv2(relu(conv1(x))) + shortcut(x))``."""
+
+    def __init__(self, channels: int, out: int, stride: int, blocks: int, rng: torch.Generator) -> None:
+        super().__init__()
+        self.first = _convolution(channels, out, rng, stride=stride)
+        self.second = _convolution(out, out, rng, variance=2 / (9 * out * blocks))
+        changes = stride > 1 or channels != out
+        self.shortcut = _convolution(channels, out, rng, patch=1, stride=stride) if changes else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.second(self.first(x).relu()) + self.shortcut(x)).relu()
+
+
+def mnist_net(
+    in_channels: int = 1,
+    classes: int = 10,
+    *,
+    width: int = 64,
+    depth: int = 4,
+    size: int = 28,
+    mean: Statistic = None,
+    std: Statistic = None,
+    generator: int | torch.Generator | None = None,
+) -> PlainCNN:
+    """A small network for MNIST: 3 x 3 convolutions with ReLU and 2 x 2 average pooling, a linear layer, no biases.
+
+    Convolutions start as N(0, 2 / fan_in), the linear layer uniform on +-1 / sqrt(inputs).
+
+    Parameters
+    ----------
+    in_channels, classes, mean, std, generator
+        As for `vgg`.
+    width
+        Channels of the first convolution; each has twice as many as the one before.
+    depth
+        How many convolutions; each halves the size, rounding down.
+    size
+        Height and width of the images.
+
+    Returns
+    -------
+    PlainCNN
+        From images (n, in_channels, size, size) to logits.
+
+    Raises
+    ------
+    ValueError
+        If an argument is not of this form, or nothing is left of the images after so many convolutions.
+    """
+    _check_counts(in_channels=in_channels, width=width, depth=depth, size=size)
+    _check_classes(classes)
+    if size >> depth < 1:
+        raise ValueError(f"depth: expected at most {size.bit_length() - 1} for images of size {size}, got {depth}")
+    rng, channels, parts = as_rng(generator), in_channels, list[nn.Module]()
+    for layer in range(depth):
+        parts += [_convolution(channels, width << layer, rng), nn.ReLU(), nn.AvgPool2d(2)]
+        channels = width << layer
+    head = _linear(channels * (size >> depth) ** 2, _outputs(classes), rng, bias=False)
+    mean, std = _statistics(mean, std, in_channels)
+    return PlainCNN(nn.Sequential(*parts), head, (in_channels, size, size), mean=mean, std=std)
+
+
+def ckn_like(
+    arch: Architecture | str,
+    in_channels: int,
+    filters: Sequence[int],
+    classes: int = 10,
+    *,
+    space: tuple[int, ...] = (32, 32),
+    bias: bool = True,
+    mean: Statistic = None,
+    std: Statistic = None,
+    generator: int | torch.Generator | None = None,
+) -> PlainCNN:
+    """The plain network of the shape of a `CKN`: its patches, boundary and pooling, with ReLU instead of the kernels.
+
+    All maps have the shapes of the CKN's. Convolutions start as N(0, 2 / fan_in) with biases 0, the linear layer
+    uniform on +-1 / sqrt(inputs).
+
+    Parameters
+    ----------
+    arch
+        The architecture, or its text form; its kernels are not used.
+    in_channels
+        Channels of the input.
+    filters
+        How many filters in each layer.
+    classes
+        At least 2; two classes have one logit.
+    space
+        Spatial shape of the input: (height, width) of images, or (length,) of signals.
+    bias
+        Whether convolutions have biases, which the filters of a CKN have not; the linear layer always has.
+    mean, std
+        Of the input, one number or one for each channel; default 0 and 1, as what a CKN takes is prepared elsewhere.
+    generator
+        Seed or ``torch.Generator`` of the weights.
+
+    Returns
+    -------
+    PlainCNN
+        From signals (n, in_channels, *space) to logits.
+
+    Raises
+    ------
+    ValueError
+        If an argument is not of this form, or the input is too small for the architecture.
+
+    Examples
+    --------
+    >>> net = ckn_like("3 exp(0.6) gauss2 | 3 exp(0.6) gauss2", 1, (8, 16), classes=2, space=(8, 8), generator=0)
+    >>> images = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    >>> net.maps(images).shape, net(images).shape
+    (torch.Size([2, 16, 2, 2]), torch.Size([2, 1]))
+    """
+    arch = Architecture.parse(arch) if isinstance(arch, str) else arch
+    if not isinstance(arch, Architecture):
+        raise ValueError(f"arch: expected an Architecture or its text form, got {arch!r}")
+    _check_counts(in_channels=in_channels)
+    _check_classes(classes)
+    counts = _check_filters(filters, len(arch.layers))
+    if not isinstance(space, tuple) or len(space) not in (1, 2) or not all(map(_is_count, space)):
+        raise ValueError(f"space: expected (height, width) of images or (length,) of signals, got {space!r}")
+    rng, channels, parts = as_rng(generator), in_channels, list[nn.Module]()
+    for layer, count in zip(arch.layers, counts, strict=True):
+        parts.append(_ConvolveAndPool(arch, layer, channels, count, len(space), rng, bias=bias))
+        channels = count
+    head = _linear(channels * math.prod(arch.shapes(space)[-1][1]), _outputs(classes), rng)
+    body = nn.Sequential(_Antialias(arch), *parts)
+    return PlainCNN(body, head, (in_channels, *space), mean=mean, std=std)
+
+
+class _Antialias(nn.Module):
+    """A_0 of an architecture."""
+
+    def __init__(self, arch: Architecture) -> None:
+        super().__init__()
+        self.arch = arch
+
+    def forward(self, x: Tensor) -> Tensor:
+        return antialias(x, self.arch.sigma0, self.arch)
+
+
+class _ConvolveAndPool(nn.Module):
+    """Convolution, ReLU and pooling with the borders and the sizes of a layer of an architecture."""
+
+    def __init__(
+        self,
+        arch: Architecture,
+        layer: Layer,
+        channels: int,
+        out: int,
+        axes: int,
+        rng: torch.Generator,
+        *,
+        bias: bool,
+    ) -> None:
+        super().__init__()
+        self.arch, self.layer = arch, layer
+        self.convolution = _convolution(channels, out, rng, patch=layer.patch, axes=axes, padding=0, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mapped = self.convolution(pad_for_patches(x, self.layer.patch, self.arch))
+        return pool_features(functional.relu(mapped), self.layer.pool, self.arch)
+
+
+# --- layers, whose weights come from a generator: torch's own start draws from its global state
+
+
+def _convolution(
+    channels: int,
+    out: int,
+    rng: torch.Generator,
+    *,
+    patch: int = 3,
+    axes: int = 2,
+    stride: int = 1,
+    padding: int | None = None,
+    bias: bool = False,
+    variance: float | None = None,
+) -> nn.Module:
+    """A convolution with weights N(0, variance), by default 2 / fan_in, biases 0, and half a patch of padding."""
+    kind = nn.Conv2d if axes == 2 else nn.Conv1d
+    padding = patch // 2 if padding is None else padding
+    layer = skip_init(kind, channels, out, patch, stride=stride, padding=padding, bias=bias)
+    variance = 2 / (channels * patch**axes) if variance is None else variance
+    nn.init.normal_(layer.weight, std=math.sqrt(variance), generator=rng)
+    if bias:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _linear(inputs: int, outputs: int, rng: torch.Generator, *, bias: bool = True) -> nn.Module:
+    """A linear layer with weights and biases uniform on +-1 / sqrt(inputs), as torch's own."""
+    layer, bound = skip_init(nn.Linear, inputs, outputs, bias=bias), 1 / math.sqrt(inputs)
+    for parameter in layer.parameters():
+        nn.init.uniform_(parameter, -bound, bound, generator=rng)
+    return layer
+
+
+def _outputs(classes: int) -> int:
+    """How many logits: the sign of one tells two classes apart."""
+    return 1 if classes == 2 else classes
+
+
+# --- checks
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _check_counts(**values: int) -> None:
+    for name, value in values.items():
+        if not _is_count(value):
+            raise ValueError(f"{name}: expected a whole number of at least 1, got {value!r}")
+
+
+def _check_classes(classes: int) -> None:
+    if not _is_count(classes) or classes < 2:
+        raise ValueError(f"classes: expected a whole number of at least 2, got {classes!r}")
+
+
+def _check_images(in_channels: int, classes: int, width: int, size: int) -> None:
+    _check_counts(in_channels=in_channels, width=width)
+    _check_classes(classes)
+    if not _is_count(size) or size % 32:
+        raise ValueError(f"size: expected a positive multiple of 32, by which the maps shrink, got {size!r}")
+
+
+def _choose_depth(depth: int, known: Mapping[int, tuple[int, ...]]) -> tuple[int, ...]:
+    if isinstance(depth, bool) or not isinstance(depth, int) or depth not in known:
+        raise ValueError(f"depth: expected one of {', '.join(map(str, known))}, got {depth!r}")
+    return known[depth]
+
+
+def _check_filters(filters: Sequence[int], layers: int) -> tuple[int, ...]:
+    counts = tuple(filters) if isinstance(filters, Sequence) and not isinstance(filters, str) else ()
+    if len(counts) != layers or not all(map(_is_count, counts)):
+        raise ValueError(f"filters: expected {layers} positive whole numbers, one for each layer, got {filters!r}")
+    return counts
+
+
+def _statistics(mean: Statistic, std: Statistic, channels: int) -> tuple[Statistic, Statistic]:
+    """What was given, and the known data set's for what was not."""
+    return (_MEAN.get(channels) if mean is None else mean), (_STD.get(channels) if std is None else std)
+
+
+def _check_statistic(name: str, value: float | Sequence[float], channels: int) -> list[float]:
+    expected = f"{name}: expected a number, or {channels} of them, one for each channel, got {value!r}"
+    try:
+        numbers = [float(number) for number in (value if isinstance(value, Sequence) else [value])]
+    except (TypeError, ValueError):
+        raise ValueError(expected) from None
+    if isinstance(value, str) or len(numbers) not in (1, channels):
+        raise ValueError(expected)
+    if not all(map(math.isfinite, numbers)) or (name == "std" and min(numbers) <= 0):
+        raise ValueError(f"{name}: expected {'positive' if name == 'std' else 'finite'} numbers, got {value!r}")
+    return numbers
