@@ -2,8 +2,11 @@
 
 import csv
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -106,11 +109,106 @@ def test_an_unwritable_folder_is_one_message(tmp_path):
     assert "Traceback" not in result.stderr
 
 
-def test_help_shows_examples_that_run(capsys, monkeypatch):
+COMMANDS = ["fit", "predict", "gram", "report"]
+
+
+def examples(command):
+    """The examples that a command's help shows, as it shows them."""
     from hilbertnet import cli
 
-    monkeypatch.setattr(sys, "argv", ["hilbertnet", "fit", "--help"])
+    text = getattr(cli, f"_{command.upper()}_HELP")
+    return [line.strip() for line in text.splitlines() if line.strip().startswith("hilbertnet ")]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_the_examples(command, capsys, monkeypatch):
+    from hilbertnet import cli
+
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(sys, "argv", ["hilbertnet", command, "--help"])
     with pytest.raises(SystemExit) as stopped:
         cli.main()
     assert stopped.value.code == 0
-    assert "hilbertnet fit digits" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert examples(command)
+    assert all(line in shown for line in examples(command))
+
+
+@pytest.mark.slow
+def test_the_examples_of_the_help_run(tmp_path):
+    from PIL import Image
+
+    (tmp_path / "photos").mkdir()
+    for i in range(3):
+        Image.new("L", (20, 30), 80 * i).save(tmp_path / "photos" / f"{i}.png")
+    first = run("fit", "digits", *SMALL, "--out", "runs/digits", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    for line in [example for command in COMMANDS[::-1] for example in examples(command)]:
+        line = line.replace(
+            "hilbertnet fit digits --seeds 5 --out runs/digits", "hilbertnet fit digits --seeds 2 --out runs/more"
+        )
+        result = subprocess.run(
+            line.replace("hilbertnet ", f"{sys.executable} -m hilbertnet ", 1),
+            shell=True, capture_output=True, text=True, cwd=tmp_path, check=False,
+        )  # fmt: skip
+        assert result.returncode == 0, f"{line}: {result.stderr}"
+    for name in ("predictions.csv", "digits.npz", "ntk.npz", "digits.html", "runs/digits/report.html"):
+        assert (tmp_path / name).stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    "words", ["fit di", "predict runs m", "gram dig", "fit digits --loss log", "gram digits --kind n"]
+)
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_tab_completion(words, shell, tmp_path):
+    (tmp_path / "dig it").mkdir()
+    (tmp_path / "mine.npz").touch()
+    environment = {**os.environ, "_HILBERTNET_COMPLETE": f"complete_{shell}"}
+    environment |= {"COMP_WORDS": f"hilbertnet {words}", "COMP_CWORD": str(len(words.split()))}
+    environment |= {"_TYPER_COMPLETE_ARGS": f"hilbertnet {words}", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+    environment |= {"_TYPER_COMPLETE_WORD_TO_COMPLETE": words.split()[-1]}
+    script = "import sys; sys.argv = ['hilbertnet']; from hilbertnet.cli import main; main()"
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, env=environment, check=False
+    )
+    expected = {
+        "fit di": ["digits", "dig it/"],
+        "predict runs m": ["mnist", "mine.npz"],
+        "gram dig": ["digits", "dig it/"],
+        "fit digits --loss log": ["logistic"],
+        "gram digits --kind n": ["ntk"],
+    }[words]
+    for word in expected:
+        assert word in result.stdout, result.stdout + result.stderr
+
+
+def test_ctrl_c_leaves_a_folder_from_which_the_same_command_goes_on(tmp_path):
+    arguments = ["fit", "digits", "--filters", "16,32", "--train", "600", "--out", "out"]
+    unfinished = tmp_path / "out" / "unfinished.safetensors"
+    command = [sys.executable, "-m", "hilbertnet", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        limit = time.monotonic() + 60
+        while not unfinished.exists() and process.poll() is None and time.monotonic() < limit:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        out, error = process.communicate(timeout=60)
+    assert process.returncode == 130, out + error
+    assert error == ("hilbertnet: interrupted; out keeps what was learned, and the same command goes on from there\n")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["unfinished.safetensors"]
+    refused = run("predict", "out", "digits", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "found an interrupted one" in refused.stderr
+    again = run(*arguments, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    straight = run(*arguments[:-1], "straight", cwd=tmp_path)
+    assert straight.returncode == 0
+    files = ["model.safetensors", "pictures.safetensors", "predictions.csv", "record.json"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == files
+    for name in files[:3]:
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes()
+
+
+def test_no_bar_is_drawn_where_standard_error_is_no_terminal(finished):
+    _, result = finished
+    assert result.stderr == ""
+    assert "\r" not in result.stdout

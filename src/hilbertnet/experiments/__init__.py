@@ -1,5 +1,16 @@
-"""Runs that leave a folder with their record."""
+"""Runs that leave a folder with their record, and what is done with them."""
 
 from hilbertnet.experiments.fit import FitSettings, fit_run, fit_seeds
+from hilbertnet.experiments.gram import GramSettings, gram_file, gram_plan
+from hilbertnet.experiments.predict import Predicted, predict_run
 
-__all__ = ["FitSettings", "fit_run", "fit_seeds"]
+__all__ = [
+    "FitSettings",
+    "GramSettings",
+    "Predicted",
+    "fit_run",
+    "fit_seeds",
+    "gram_file",
+    "gram_plan",
+    "predict_run",
+]

@@ -1,13 +1,12 @@
 """Fit a model to a data set, measure it on held-out examples, and leave a run folder.
 
 Each seed is a run of its own: it splits the data, learns filters without labels on the training part, chooses lambda on
-folds of that part, and looks at the held-out part once. A finished run is never done twice.
+folds of that part, and looks at the held-out part once. A finished run is never done twice; an interrupted one goes on
+from the filters and the values of lambda it had done.
 """
 
 from __future__ import annotations
 
-import csv
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,10 +17,13 @@ import torch
 from numpy.typing import NDArray
 
 from hilbertnet.data import Dataset, Partition, load, partition
+from hilbertnet.data.dataset import printable
+from hilbertnet.experiments.pictures import save_pictures
+from hilbertnet.experiments.predictions import PredictionWriter
+from hilbertnet.losses import decide
 from hilbertnet.metrics import accuracy_interval
-from hilbertnet.progress import Progress
-from hilbertnet.records import RunFolder, atomic_path, environment, write_json
-from hilbertnet.solvers.linear import decide
+from hilbertnet.progress import Progress, Stopwatch
+from hilbertnet.records import RunFolder, atomic_path, environment, peak_memory, write_json
 
 if TYPE_CHECKING:
     from hilbertnet.estimators import CKNClassifier
@@ -58,6 +60,12 @@ class FitSettings:
         Patches clustered in each layer, or ``None`` for the default.
     device
         Where to compute.
+    preprocessing
+        Text form of what is done to images first, such as ``"contrast | zca(1e-4)"``, or ``None``.
+    size
+        Height and width to resize the images of a folder to, or ``None``.
+    channels
+        1 for grey and 3 for colour images of a folder, or ``None`` for what they are.
     """
 
     data: str
@@ -69,6 +77,9 @@ class FitSettings:
     train: int | None = None
     patches: int | None = None
     device: str = "cpu"
+    preprocessing: str | None = None
+    size: tuple[int, int] | None = None
+    channels: int | None = None
 
 
 def fit_run(settings: FitSettings, folder: Path, *, progress: Progress = None) -> dict[str, Any]:
@@ -91,21 +102,32 @@ def fit_run(settings: FitSettings, folder: Path, *, progress: Progress = None) -
     run = RunFolder(folder)
     if run.finished:
         return _found(run, settings)
-    started = time.perf_counter()
-    data = load(settings.data)
+    clock = Stopwatch()
+    data = load(settings.data, size=settings.size, channels=settings.channels)
+    _check(data)
     parts = partition(data, held_out=settings.held_out, seed=settings.seed, train=settings.train)
-    model = _classifier(settings, progress).fit(parts.train_x, _labels(data, parts.train_y))
-    fitted = time.perf_counter()
+    clock.lap("load")
+    model = _classifier(settings, run, progress).fit(parts.train_x, _labels(data, parts.train_y))
+    clock.lap("fit")
     scores = model.decision_function(parts.test_x)
     columns = scores[:, None] if scores.ndim == 1 else scores
     predicted = model.classes_[decide(torch.from_numpy(columns)).numpy()]
     true = _labels(data, parts.test_y)
+    clock.lap("test")
     record = _record(settings, parts, model, true, predicted)
-    record["seconds"] = {"fit": fitted - started, "test": time.perf_counter() - fitted}
+    record |= {"seconds": _seconds(clock, model), "peak_memory": peak_memory()}
     model.save(run.checkpoint_path)
-    _write_predictions(run.predictions_path, parts.test, true, predicted, columns, model.classes_)
+    save_pictures(run.pictures_path, parts, model.classes_, true, columns, settings.seed)
+    with atomic_path(run.predictions_path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        PredictionWriter(file, model.classes_).write(parts.test, true, predicted, columns)
     write_json(run.record_path, record)
+    run.unfinished_path.unlink(missing_ok=True)
     return record
+
+
+def _seconds(clock: Stopwatch, model: CKNClassifier) -> dict[str, float]:
+    """Of all stages, in order; those of the fit one by one."""
+    return {"load": clock.laps["load"], **model.seconds_, "test": clock.laps["test"]}
 
 
 def fit_seeds(
@@ -120,6 +142,15 @@ def fit_seeds(
         yield place, fit_run(own, place, progress=progress)
 
 
+def _check(data: Dataset) -> None:
+    """Refuse what no classifier could be fitted to."""
+    if len(np.unique(data.y)) < 2:
+        label = data.class_names[data.y[0]] if data.class_names else data.y[0].item()
+        raise ValueError(f"{printable(data.name)}: expected at least two classes, got one: {printable(label)}")
+    if not data.x.any():
+        raise ValueError(f"{printable(data.name)}: expected images that are not all black, got no others")
+
+
 def _found(run: RunFolder, settings: FitSettings) -> dict[str, Any]:
     record = run.read_record()
     wanted = _settings(settings)
@@ -129,17 +160,19 @@ def _found(run: RunFolder, settings: FitSettings) -> dict[str, Any]:
 
 
 def _settings(settings: FitSettings) -> dict[str, Any]:
-    filters = None if settings.filters is None else list(settings.filters)
-    return {**asdict(settings), "filters": filters}
+    """As JSON gives them back."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(settings).items()}
 
 
-def _classifier(settings: FitSettings, progress: Progress) -> CKNClassifier:
+def _classifier(settings: FitSettings, run: RunFolder, progress: Progress) -> CKNClassifier:
     from hilbertnet.estimators import CKNClassifier
 
     return CKNClassifier(
         settings.architecture,
         settings.filters,
+        preprocessing=settings.preprocessing,
         loss=settings.loss,  # type: ignore[arg-type]
+        checkpoint=run.unfinished_path,
         patches=settings.patches,
         random_state=settings.seed,
         device=settings.device,
@@ -169,6 +202,8 @@ def _record(
         "filters": list(model.network_.filters),
         "kappa_slopes": [_finite(slope) for slope in arch.slopes],
         "lipschitz_bound": _finite(arch.lipschitz),
+        "preprocessing": None if model.preprocessing_ is None else str(model.preprocessing_),
+        "features": model.head_.weight.shape[1],
         "lambda": model.alpha_,
         "validation_curve": [asdict(point) for point in model.validation_curve_],
         "test_accuracy": accuracy.value,
@@ -180,17 +215,6 @@ def _record(
 def _finite(value: float) -> float | str:
     """JSON has no word for infinity."""
     return value if np.isfinite(value) else "infinity"
-
-
-def _write_predictions(
-    path: Path, examples: NDArray[np.int64], true: NDArray, predicted: NDArray, columns: NDArray, classes: NDArray
-) -> None:
-    names = [f"score_{label}" for label in classes[-columns.shape[1] :]]
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["example", "label", "prediction", *names])
-        for row in zip(examples, true, predicted, columns, strict=True):
-            writer.writerow([*row[:3], *(f"{score:.6g}" for score in row[3])])
 
 
 def check_device(name: str) -> str:

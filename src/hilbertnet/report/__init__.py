@@ -1,0 +1,6 @@
+"""A finished run as one self-contained HTML page, and the plots on it."""
+
+from hilbertnet.report.page import write_report
+from hilbertnet.report.plots import confusion_matrix, mosaic, validation_curve
+
+__all__ = ["confusion_matrix", "mosaic", "validation_curve", "write_report"]

@@ -1,0 +1,134 @@
+"""Plots are drawn on the axes given or on a figure of their own, for any number of classes and any names."""
+
+import sys
+import warnings
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from hilbertnet.report import confusion_matrix, mosaic, validation_curve
+from hilbertnet.report.svg import PAGE, inline_svg
+from hilbertnet.report.words import shorten
+from hilbertnet.solvers.linear import ValidationPoint
+
+POINTS = [ValidationPoint(10.0**-p, 0.5 + 0.05 * p, 1.0 / p) for p in (3, 1, 2, 4)]
+WEIRD = ["<script>alert(1)</script>", "&amp;", "🦊", "عربي", "$x^2$", '" id="x" #010203', "a" * 60, "\x07\ud800"]
+
+
+def texts(axes) -> list[str]:
+    return [text.get_text() for text in axes.texts]
+
+
+def test_the_validation_curve_is_sorted_and_marks_the_choice():
+    axes = validation_curve(POINTS, 1e-3)
+    assert isinstance(axes, Axes)
+    line = axes.lines[0]
+    assert list(line.get_xdata()) == sorted(point.lam for point in POINTS)
+    np.testing.assert_allclose(line.get_ydata(), [70, 65, 60, 55])
+    assert axes.get_xscale() == "log"
+    assert texts(axes) == ["λ = 10⁻³, 65.00%"]
+
+
+def test_one_point_is_a_curve_and_none_is_refused():
+    assert texts(validation_curve(POINTS[:1], 1e-3)) == ["λ = 10⁻³, 65.00%"]
+    with pytest.raises(ValueError, match="points: expected at least one lambda tried"):
+        validation_curve([], 1e-3)
+
+
+def test_plots_draw_on_the_axes_given():
+    axes = Figure().subplots(1, 3)
+    assert validation_curve(POINTS, 1e-3, axes[0]) is axes[0]
+    assert confusion_matrix([[3, 1], [0, 2]], ["a", "b"], axes[1]) is axes[1]
+    assert mosaic(np.zeros((5, 1, 4, 4), np.uint8), axes[2]) is axes[2]
+
+
+@pytest.mark.parametrize("k", [1, 2, 10, 30, 100])
+def test_a_confusion_matrix_has_numbers_where_there_is_room(k):
+    counts = np.arange(k * k).reshape(k, k)
+    axes = confusion_matrix(counts, [f"class number {index}" for index in range(k)])
+    expected = sorted(f"{count:,}" for count in counts.ravel() if count) if k <= 20 else []
+    assert sorted(texts(axes)) == expected
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names == [shorten(f"class number {index}") for index in axes.get_yticks()]
+    assert len(names) == (10 if k == 100 else k)
+    assert axes.get_ylim() == (k - 0.5, -0.5)  # the first label on top
+    assert len(inline_svg(axes.figure, "n", "matrix")) < 400_000
+
+
+def test_a_confusion_matrix_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match=r"counts: expected shape \(3, 3\), one row for each class, got \(2, 2\)"):
+        confusion_matrix([[1, 0], [0, 1]], ["a", "b", "c"])
+
+
+def test_cells_are_strong_by_their_share_of_the_row():
+    axes = confusion_matrix([[90, 10, 0], [1, 1, 98], [0, 0, 0]], "abc")
+    alphas = {}
+    for path, colour in zip(axes.collections[0].get_paths(), axes.collections[0].get_facecolors(), strict=True):
+        column, row = path.get_extents().x0 + 0.5, path.get_extents().y0 + 0.5
+        alphas[round(row), round(column)] = colour[3]
+    assert set(alphas) == {(0, 0), (0, 1), (1, 0), (1, 1), (1, 2)}
+    assert alphas[0, 0] > alphas[1, 1]
+    assert alphas[1, 2] > alphas[0, 1] > alphas[1, 0]
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_a_mosaic_shows_any_number_of_channels(channels):
+    assert isinstance(mosaic(np.full((7, channels, 5, 6), 9, np.uint8), columns=3), Axes)
+
+
+@pytest.mark.parametrize("images", [np.zeros((2, 1, 4, 4)), np.zeros((0, 1, 4, 4), np.uint8), np.zeros(4, np.uint8)])
+def test_a_mosaic_of_anything_else_is_refused(images):
+    with pytest.raises(ValueError, match=r"images: expected bytes \(n, channels, height, width\)"):
+        mosaic(images)
+
+
+def test_nothing_is_drawn_on_the_current_figure():
+    if "matplotlib.pyplot" in sys.modules:
+        from matplotlib import pyplot
+
+        before = pyplot.get_fignums()
+        validation_curve(POINTS, 1e-3)
+        assert pyplot.get_fignums() == before
+
+
+# --- as SVG
+
+
+def test_an_svg_takes_colours_font_and_ids_from_the_page():
+    axes = confusion_matrix([[3, 1], [0, 2]], ["a", "b"], palette=PAGE)
+    text = str(inline_svg(axes.figure, "here", 'what "it" is'))
+    assert text.startswith('<svg class="plot" role="img" aria-label="what &quot;it&quot; is"')
+    assert text.endswith("</svg>")
+    for absent in ("<?xml", "DOCTYPE", "<metadata", "<style", "<!--", "#0102", "#000000", "DejaVu", "Date"):
+        assert absent not in text
+    assert "currentColor" in text
+    assert "var(--accent)" in text
+    assert 'id="here-axes_1"' in text
+    assert text.count("url(#") == text.count("url(#here-")
+
+
+def test_any_name_is_written_as_it_is():
+    axes = confusion_matrix(np.eye(len(WEIRD), dtype=int), WEIRD, palette=PAGE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        text = str(inline_svg(axes.figure, "n", "matrix"))
+    assert "&lt;script&gt;…" in text or "&lt;script&gt;al" in text
+    assert "<script" not in text
+    assert "&amp;amp;" in text
+    for name in ("🦊", "عربي", "$x^2$", 'id="x"'):
+        assert name in text or name.replace('"', "&quot;") in text
+    assert "a" * 13 + "…" in text
+    assert "\ufffd\ufffd" in text
+
+
+def test_the_same_figure_gives_the_same_svg_and_other_settings_do_not_matter():
+    def draw() -> str:
+        return str(inline_svg(validation_curve(POINTS, 1e-3, palette=PAGE).figure, "n", "curve"))
+
+    import matplotlib
+
+    first = draw()
+    with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "other", "savefig.dpi": 300}):
+        assert draw() == first
