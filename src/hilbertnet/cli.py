@@ -101,6 +101,8 @@ Examples:
 
     hilbertnet fit digits --preprocess "contrast | zca(1e-4)" --filters 32,128
 
+    hilbertnet fit digits --training supervised --filters 16,32 --epochs 10 --augment "crop(1)"
+
 Interrupted (Ctrl-C) and given again, a command goes on where it was.
 """
 
@@ -119,6 +121,19 @@ def fit(
     preprocess: Preprocess = None,
     size: Size = None,
     channels: Channels = None,
+    training: Annotated[
+        str,
+        typer.Option(
+            help="unsupervised: filters are learned without labels. supervised: they are then trained end to end.",
+            autocompletion=_one_of("unsupervised", "supervised"),
+        ),
+    ] = "unsupervised",
+    epochs: Annotated[int, typer.Option(help="Of supervised training.")] = 30,
+    learning_rate: Annotated[float, typer.Option(help="Of supervised training.")] = 0.01,
+    batch_size: Annotated[int, typer.Option(help="Of supervised training.")] = 128,
+    augment: Annotated[
+        str | None, typer.Option(help="Random changes of images in supervised training, such as 'crop(4) | flip'.")
+    ] = None,
     train: Annotated[int | None, typer.Option(help="Keep only so many training examples.")] = None,
     held_out: Annotated[
         float | None,
@@ -149,6 +164,11 @@ def fit(
         preprocessing=preprocess,
         size=_read_size(size),
         channels=channels,
+        training=training,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        augmentation=augment,
     )
     name = os.path.basename(os.path.abspath(data))[:80]
     folder = out or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -385,6 +405,49 @@ def report(
     from hilbertnet.report import write_report
 
     typer.echo(f"report: {write_report(run, out)}")
+
+
+# --- reproduce
+
+_REPRODUCE_HELP = """Make a published table again: every run in a folder of its own, and the table from their records.
+
+Finished runs are not done twice; an interrupted one goes on.
+
+Examples:
+
+    hilbertnet reproduce cifar-features --only small-unsupervised
+
+    hilbertnet reproduce cifar-features --scale paper --device cuda
+"""
+
+
+@app.command(help=_REPRODUCE_HELP)
+def reproduce(
+    experiment: Annotated[
+        str, typer.Argument(metavar="EXPERIMENT", help="cifar-features.", autocompletion=_one_of("cifar-features"))
+    ],
+    scale: Annotated[
+        str,
+        typer.Option(help="laptop (two cores) or paper (as published).", autocompletion=_one_of("laptop", "paper")),
+    ] = "laptop",
+    only: Annotated[list[str] | None, typer.Option(help="Name of a run; may be given more than once.")] = None,
+    device: Device = "cpu",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the runs. Default: runs/EXPERIMENT-SCALE.", autocompletion=_complete_path),
+    ] = None,
+) -> None:
+    from hilbertnet.experiments.fit import check_device
+    from hilbertnet.experiments.reproduce import reproduce as runs
+    from hilbertnet.experiments.reproduce import table
+
+    folder = out or Path("runs") / f"{experiment}-{scale}"
+    records = {}
+    for name, record in runs(experiment, folder, scale=scale, only=only or (), device=check_device(device)):
+        records[name] = record
+        typer.echo(f"{name}: done", err=True)
+    typer.echo(table(records))
+    typer.echo(f"table: {folder / 'table.md'}", err=True)
 
 
 def main() -> None:

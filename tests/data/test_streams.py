@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -560,3 +562,11 @@ def test_many_files_are_listed_without_being_opened(photos, decoded):
     with pytest.raises(ValueError, match=r"0000\.png: expected an image"):
         next(batches)
     assert decoded == ["0000.png"]
+
+
+def test_a_flat_folder_is_read_by_a_fresh_process(tmp_path):
+    """Pillow learns its formats when asked to, which another test may have done for this process."""
+    Image.new("L", (5, 4), 9).save(tmp_path / "a.png")
+    code = f"from hilbertnet.data import stream; print(stream({str(tmp_path)!r}).shape)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "(1, 4, 5)\n"

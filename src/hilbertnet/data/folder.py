@@ -209,6 +209,7 @@ def decode(path: Path, size: tuple[int, int] | None) -> NDArray[Any]:
     """
     from PIL import Image, UnidentifiedImageError
 
+    Image.init()  # Pillow knows no format before
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd metadata

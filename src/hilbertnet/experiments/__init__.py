@@ -3,6 +3,7 @@
 from hilbertnet.experiments.fit import FitSettings, fit_run, fit_seeds
 from hilbertnet.experiments.gram import GramSettings, gram_file, gram_plan
 from hilbertnet.experiments.predict import Predicted, predict_run
+from hilbertnet.experiments.reproduce import reproduce
 
 __all__ = [
     "FitSettings",
@@ -13,4 +14,5 @@ __all__ = [
     "gram_file",
     "gram_plan",
     "predict_run",
+    "reproduce",
 ]

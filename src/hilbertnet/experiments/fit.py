@@ -31,8 +31,11 @@ if TYPE_CHECKING:
 __all__ = ["FitSettings", "fit_run", "fit_seeds"]
 
 _PROTOCOL = (
-    "{split} split; filters learned without labels on the training part; lambda chosen on held-out folds of the "
-    "training part; the head fitted on all of the training part; the test part looked at once"
+    "{split} split; filters learned without labels on the training part; {training}lambda chosen on held-out folds of "
+    "the training part; the head fitted on all of the training part; the test part looked at once"
+)
+_SUPERVISED = (
+    "filters then trained on what is not held out of the training part, the epoch selected on what is held out; "
 )
 
 
@@ -66,6 +69,10 @@ class FitSettings:
         Height and width to resize the images of a folder to, or ``None``.
     channels
         1 for grey and 3 for colour images of a folder, or ``None`` for what they are.
+    training
+        ``"unsupervised"`` or ``"supervised"``, see `CKNClassifier`.
+    epochs, learning_rate, batch_size, augmentation
+        Of supervised training, see `CKNClassifier`; they do nothing without.
     """
 
     data: str
@@ -80,6 +87,11 @@ class FitSettings:
     preprocessing: str | None = None
     size: tuple[int, int] | None = None
     channels: int | None = None
+    training: str = "unsupervised"
+    epochs: int = 30
+    learning_rate: float = 0.01
+    batch_size: int = 128
+    augmentation: str | None = None
 
 
 def fit_run(settings: FitSettings, folder: Path, *, progress: Progress = None) -> dict[str, Any]:
@@ -173,6 +185,11 @@ def _classifier(settings: FitSettings, run: RunFolder, progress: Progress) -> CK
         preprocessing=settings.preprocessing,
         loss=settings.loss,  # type: ignore[arg-type]
         checkpoint=run.unfinished_path,
+        training=settings.training,  # type: ignore[arg-type]
+        epochs=settings.epochs,
+        learning_rate=settings.learning_rate,
+        batch_size=settings.batch_size,
+        augmentation=settings.augmentation,
         patches=settings.patches,
         random_state=settings.seed,
         device=settings.device,
@@ -193,7 +210,7 @@ def _record(
     accuracy = accuracy_interval(true, predicted)
     return {
         "settings": _settings(settings),
-        "protocol": _PROTOCOL.format(split="official" if parts.kind == "official" else f"seeded {parts.kind}"),
+        "protocol": _protocol(settings, parts),
         "data": {"summary": str(parts.data), **parts.data.to_dict()},
         "split": parts.to_dict(),
         "train_examples": len(parts.train),
@@ -206,15 +223,23 @@ def _record(
         "features": model.head_.weight.shape[1],
         "lambda": model.alpha_,
         "validation_curve": [asdict(point) for point in model.validation_curve_],
+        "history": [{name: _finite(value) for name, value in asdict(epoch).items()} for epoch in model.history_],
         "test_accuracy": accuracy.value,
         "test_accuracy_interval": {"level": 0.95, "method": "Wilson", "low": accuracy.low, "high": accuracy.high},
         **environment(settings.device),
     }
 
 
-def _finite(value: float) -> float | str:
-    """JSON has no word for infinity."""
-    return value if np.isfinite(value) else "infinity"
+def _protocol(settings: FitSettings, parts: Partition) -> str:
+    split = "official" if parts.kind == "official" else f"seeded {parts.kind}"
+    return _PROTOCOL.format(split=split, training=_SUPERVISED if settings.training == "supervised" else "")
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no words for infinity and NaN."""
+    if isinstance(value, float) and not np.isfinite(value):
+        return "not a number" if np.isnan(value) else "infinity"
+    return value
 
 
 def check_device(name: str) -> str:
