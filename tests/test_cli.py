@@ -120,7 +120,7 @@ def examples(command):
     return [line.strip() for line in text.splitlines() if line.strip().startswith("hilbertnet ")]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, "reproduce"])
 def test_help_shows_the_examples(command, capsys, monkeypatch):
     from hilbertnet import cli
 

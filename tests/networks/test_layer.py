@@ -239,3 +239,22 @@ def test_bad_arguments_are_named(options, message):
     arch = Architecture.parse("3 exp(0.6) -")
     with pytest.raises(ValueError, match=message):
         CKNLayer(arch, arch.layers[0], 1, 2, **options)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the compiler's, of torch itself
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_compiled_once_it_gives_the_same_numbers_and_gradients(mode):
+    from hilbertnet import CKN
+
+    net = CKN("3 exp(0.6) gauss2 | 2 arccos1 avg2 | 1 poly2 global", 1, (6, 7, 5), generator=0).requires_grad_()
+    net.train(mode == "train")
+    compiled = torch.compile(net, fullgraph=True)
+    x = torch.rand(4, 1, 10, 9, generator=torch.Generator().manual_seed(0))
+    plain, fast = net(x), compiled(x)
+    torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-6)
+    parameters = list(net.parameters())
+    expected = torch.autograd.grad(plain.square().sum(), parameters)
+    found = torch.autograd.grad(fast.square().sum(), parameters)
+    for one, two in zip(found, expected, strict=True):
+        assert (one - two).norm() <= 1e-3 * two.norm()

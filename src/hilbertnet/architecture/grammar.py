@@ -101,6 +101,15 @@ _POOLS = {"gauss": GaussianPool, "avg": AveragePool, "stride": Subsample}
 _POOL = re.compile(r"(?P<name>[A-Za-z_]+)(?P<first>\d+)?(?:/(?P<second>\d+))?")
 
 
+def parse_pool(text: str) -> Pool:
+    """The pool that `text` names."""
+    scanner = Scanner(text, "pool")
+    pool = _parse_pool(scanner)
+    if pool is None or not scanner.at_end():
+        raise scanner.fail("expected one pool")
+    return pool
+
+
 def _parse_pool(scanner: Scanner) -> Pool | None:
     if scanner.accept("-"):
         return None

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from hilbertnet.architecture.grammar import parse_pool
 from hilbertnet.architecture.homogeneous import safe_norm
 from hilbertnet.architecture.pools import GlobalPool, Pool, Taps
 
@@ -255,6 +256,18 @@ def _place(taps: Taps, length: int, positions: int, first: int, stride: int, *, 
     return matrix
 
 
+@torch.library.custom_op("hilbertnet::pooling_weights", mutates_args=())
+def _opaque_weights(pool: str, length: int, boundary: str, layout: str) -> Tensor:
+    """`_weights` as the compiler sees it: one operator, not numpy's loops."""
+    return torch.from_numpy(_weights(parse_pool(pool), length, boundary, layout)).clone()
+
+
+@_opaque_weights.register_fake
+def _(pool: str, length: int, boundary: str, layout: str) -> Tensor:
+    shape = _weights(parse_pool(pool), int(length), boundary, layout).shape
+    return torch.empty(shape, dtype=torch.float64)
+
+
 def pooling_matrix(
     pool: Pool, length: int, conventions: Conventions, *, like: Tensor | None = None
 ) -> Float[Tensor, "positions length"]:
@@ -271,7 +284,10 @@ def pooling_matrix(
     like
         A tensor whose dtype and device the matrix takes; default float64 on the CPU.
     """
-    matrix = torch.from_numpy(_weights(pool, length, conventions.boundary, conventions.layout))
+    if torch.compiler.is_compiling():
+        matrix = _opaque_weights(str(pool), length, conventions.boundary, conventions.layout)
+    else:
+        matrix = torch.from_numpy(_weights(pool, length, conventions.boundary, conventions.layout))
     return matrix.clone() if like is None else matrix.to(dtype=like.dtype, device=like.device)
 
 

@@ -154,7 +154,7 @@ class CifarRun:
         (held,) = validation_folds(y, _HELD_OUT, torch.Generator().manual_seed(self.seed))
         candidates, best = [], None
         for rate in self.rates:
-            model = self._plain(data).to(self.device)
+            model = self._plain(x, len(data.class_names)).to(self.device)
             optimizer = torch.optim.SGD(model.parameters(), rate, momentum=0.9, weight_decay=5e-4)
             history = train(
                 model,
@@ -184,12 +184,15 @@ class CifarRun:
         }
         return scores, found
 
-    def _plain(self, data: Dataset) -> PlainCNN:
-        _, channels, height, width = data.x.shape
+    def _plain(self, x: torch.Tensor, classes: int) -> PlainCNN:
+        """The plain network; a CKN is indifferent to the scale of its input, this one gets its mean and deviation."""
+        _, channels, height, width = x.shape
+        mean, std = x.mean((0, 2, 3)).tolist(), x.std((0, 2, 3)).tolist()
         arch, preset_filters = read_architecture(self.architecture, (height, width))
         filters = self.filters or preset_filters
         assert filters is not None
-        return ckn_like(arch, channels, filters, len(data.class_names), space=(height, width), generator=self.seed)
+        space = (height, width)
+        return ckn_like(arch, channels, filters, classes, space=space, mean=mean, std=std, generator=self.seed)
 
 
 def _parts(data: Dataset) -> dict[str, tuple[NDArray[np.float32], NDArray]]:

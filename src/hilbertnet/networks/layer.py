@@ -105,7 +105,7 @@ class CKNLayer(nn.Module):
 
     def _projection(self) -> Tensor:
         """The projection; in eval mode it is kept for as long as the filters are the same."""
-        if self.training or (self.filters.requires_grad and torch.is_grad_enabled()):
+        if self.training or torch.compiler.is_compiling() or (self.filters.requires_grad and torch.is_grad_enabled()):
             return self.projection()
         weight = self.filters
         key = (weight._version, weight.data_ptr(), weight.device, weight.dtype)

@@ -1,0 +1,145 @@
+"""Settings of the published tables, their runs on small data, and what a table says of a figure that is missed."""
+
+import json
+
+import numpy as np
+import pytest
+
+from hilbertnet.architecture.presets import read_architecture
+from hilbertnet.data import Dataset
+from hilbertnet.experiments import cifar_features
+from hilbertnet.experiments import reproduce as run_all
+from hilbertnet.experiments.cifar_features import CifarRun
+from hilbertnet.experiments.reproduce import EXPERIMENTS, SCALES, read_settings, table
+
+
+@pytest.fixture
+def small_cifar(monkeypatch):
+    """Coloured digits of 16 x 16 in the place of CIFAR-10, with the last 150 as the first test set."""
+    from hilbertnet.data import load
+
+    digits = load("digits")
+    x = np.repeat(np.kron(digits.x[:600], np.ones((1, 1, 2, 2), np.float32)), 3, axis=1)
+    data = Dataset("cifar10", x[:500], digits.y[:500], tuple("abcdefghij"), x[500:], digits.y[500:600])
+    monkeypatch.setattr(cifar_features, "load", lambda name: data)
+    monkeypatch.setattr(cifar_features, "_TEST", 150)
+    return data
+
+
+SMALL = {"architecture": "3 exp(0.6) gauss2 | 3 exp(0.6) gauss4", "train": 300, "filters": (6, 8), "patches": 1000}
+RUNS = [
+    CifarRun(
+        "plain",
+        **SMALL,
+        model="cnn",
+        training="supervised",
+        epochs=10,
+        batch_size=16,
+        rates=(0.1, 1e-6),
+        augmentation="crop(1)",
+    ),
+    CifarRun("unsupervised", **SMALL, published=99.9),
+    CifarRun("supervised", **SMALL, training="supervised", epochs=2, rates=(0.01, 0.003)),
+]
+
+
+@pytest.fixture
+def settings(monkeypatch):
+    room = __import__("sys").modules["hilbertnet.experiments.reproduce"]
+    monkeypatch.setattr(room, "read_settings", lambda name, scale: ("A title", RUNS))
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("scale", SCALES)
+def test_every_settings_file_can_be_run(name, scale):
+    title, runs = read_settings(name, scale)
+    assert title
+    assert len({run.name for run in runs}) == len(runs)
+    for run in runs:
+        arch, filters = read_architecture(run.architecture, (32, 32))
+        assert len(run.filters or filters) == len(arch.layers)
+        arch.shapes((32, 32))
+        assert run.train <= 40_000
+
+
+def test_runs_leave_records_checkpoints_and_a_table(small_cifar, settings, tmp_path):
+    records = dict(run_all("cifar-features", tmp_path, progress=False))
+    assert list(records) == ["plain", "unsupervised", "supervised"]
+    for name, record in records.items():
+        assert json.loads((tmp_path / name / "record.json").read_text()) == record
+        assert sorted(path.name for path in (tmp_path / name).iterdir()) == ["model.safetensors", "record.json"]
+        assert record["test"]["last"]["examples"] == 150
+        assert record["test"]["official"]["examples"] == 100
+        assert record["test"]["last"]["value"] > 0.12
+    chosen = max(records["supervised"]["candidates"], key=lambda c: c["validation_accuracy"])
+    assert records["supervised"]["validation_accuracy"] == chosen["validation_accuracy"]
+    assert [c["rate"] for c in records["plain"]["candidates"]] == [0.1, 1e-6]
+    text = (tmp_path / "table.md").read_text()
+    assert text.startswith("A title\n\n| run | training images")
+    assert "99.9% (missed by" in text
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*")}
+    assert dict(run_all("cifar-features", tmp_path, progress=False)) == records
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*")}
+
+
+def test_the_last_images_are_not_trained_on(small_cifar, settings, tmp_path):
+    """Another content of the test images changes nothing but what is said of them."""
+    (record,) = dict(run_all("cifar-features", tmp_path / "a", only=["unsupervised"], progress=False)).values()
+    small_cifar.x[-150:] = 0.5
+    (again,) = dict(run_all("cifar-features", tmp_path / "b", only=["unsupervised"], progress=False)).values()
+    assert record["candidates"] == again["candidates"]
+    assert record["test"]["official"] == again["test"]["official"]
+    assert record["test"]["last"]["value"] > again["test"]["last"]["value"]
+    one, two = ((tmp_path / place / "unsupervised" / "model.safetensors").read_bytes() for place in "ab")
+    assert one == two
+
+
+def test_too_many_training_images_are_refused(small_cifar, tmp_path):
+    with pytest.raises(ValueError, match="train: expected at most 350, all but the last 150 images, got 351"):
+        CifarRun("x", **{**SMALL, "train": 351}).run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"name": "cifar-feature"}, "did you mean 'cifar-features'"),
+        ({"scale": "papper"}, "did you mean 'paper'"),
+        ({"only": ["ckn-64-257"]}, "only: expected some of ckn-64-256, .*did you mean 'ckn-64-256'"),
+    ],
+)
+def test_typos_are_answered_with_the_nearest_name(how, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        list(run_all(**{"name": "cifar-features", "folder": tmp_path, **how}))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_finished_run_of_other_settings_is_refused(small_cifar, settings, tmp_path):
+    list(run_all("cifar-features", tmp_path, only=["unsupervised"], progress=False))
+    path = tmp_path / "unsupervised" / "record.json"
+    record = json.loads(path.read_text())
+    record["settings"]["patches"] = 1
+    path.write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="out: .*other settings"):
+        list(run_all("cifar-features", tmp_path, only=["unsupervised"], progress=False))
+
+
+def row(published, value):
+    test = {"examples": 10, "value": value, "low": value - 0.1, "high": value + 0.1}
+    settings = {"train": 40_000, "published": published}
+    return {
+        "settings": settings, "features": 12, "validation_accuracy": 0.5, "seconds": 100.0,
+        "test": {"last": test, "official": test},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("published", "value", "words"),
+    [
+        (77.5, 0.70, "77.5% (missed by 7.5)"),
+        (77.5, 0.77, "77.5% (-0.5)"),
+        (77.5, 0.80, "77.5% (+2.5)"),
+        (None, 0.7, "|  |"),
+    ],
+)
+def test_a_table_says_where_a_published_figure_is_missed(published, value, words):
+    assert words in table({"r": row(published, value)})
