@@ -1,6 +1,7 @@
 """The command line on real data, and its refusals."""
 
 import csv
+import importlib
 import json
 import os
 import signal
@@ -114,9 +115,7 @@ COMMANDS = ["fit", "predict", "gram", "report"]
 
 def examples(command):
     """The examples that a command's help shows, as it shows them."""
-    from hilbertnet import cli
-
-    text = getattr(cli, f"_{command.upper()}_HELP")
+    text = importlib.import_module(f"hilbertnet.cli.{command}").HELP
     return [line.strip() for line in text.splitlines() if line.strip().startswith("hilbertnet ")]
 
 

@@ -1,0 +1,78 @@
+"""Arguments and options that several commands take, and what a shell completes them with."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+__all__ = [
+    "ARCHITECTURE",
+    "Channels",
+    "Data",
+    "Device",
+    "Preprocess",
+    "Run",
+    "Size",
+    "complete_architecture",
+    "complete_path",
+    "one_of",
+    "read_size",
+]
+
+
+def complete_data(incomplete: str) -> list[str]:
+    """Names of data sets, then files and folders: shells do not add these to a list of words."""
+    names = [name for name in ("digits", "mnist", "cifar10") if name.startswith(incomplete)]
+    return names + complete_path(incomplete)
+
+
+def complete_path(incomplete: str) -> list[str]:
+    found = sorted(glob.glob(glob.escape(incomplete) + "*"))
+    return [path + os.sep if os.path.isdir(path) else path for path in found]
+
+
+def complete_architecture(incomplete: str) -> list[str]:
+    from hilbertnet.architecture import PRESETS
+
+    return [name for name in PRESETS if name.startswith(incomplete)]
+
+
+def one_of(*words: str) -> Any:
+    return lambda incomplete: [word for word in words if word.startswith(incomplete)]
+
+
+_DATA = "digits, mnist, cifar10, a folder with one sub-folder of images per class, or an .npz with x and y."
+ARCHITECTURE = (
+    "Text form, such as '3 exp(0.6) gauss2 | 3 exp(0.6) gauss5', or a preset's name. "
+    "Default: by the size of the images."
+)
+Data = Annotated[str, typer.Argument(metavar="DATA", help=_DATA, autocompletion=complete_data)]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder that fit left.", autocompletion=complete_path)]
+Size = Annotated[
+    str | None,
+    typer.Option(help="Resize the images of a folder to this HEIGHTxWIDTH, such as 32x32; a side alone is both."),
+]
+Channels = Annotated[int | None, typer.Option(help="Take the images of a folder as grey (1) or coloured (3).")]
+Preprocess = Annotated[
+    str | None,
+    typer.Option(
+        help="Done to the images first, fitted on training images: 'contrast', 'zca(1e-4)', 'whiten(3)', or several, "
+        "as in 'contrast | zca'."
+    ),
+]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.", autocompletion=one_of("cpu", "cuda", "mps"))]
+
+
+def read_size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    found = re.fullmatch(r"\s*([1-9]\d*)(?:\s*[x×,]\s*([1-9]\d*))?\s*", text)
+    if found is None:
+        raise ValueError(f"size: expected HEIGHTxWIDTH in pixels, such as 32x32, got {text!r}")
+    height, width = found.group(1), found.group(2) or found.group(1)
+    return int(height), int(width)

@@ -1,0 +1,71 @@
+"""What is minimized, and how it is measured on held-out data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from hilbertnet.losses import Loss, decide, losses, signs
+
+__all__ = ["Data", "Objective", "classification_loss", "device_of", "evaluate"]
+
+Data = tuple[Tensor, Tensor]
+Objective = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def classification_loss(loss: Loss = "logistic") -> Objective:
+    """The mean loss of a batch and the decision values, as `train` takes them.
+
+    Parameters
+    ----------
+    loss
+        ``"logistic"``, ``"squared_hinge"`` or ``"ridge"``; one output stands for two classes.
+    """
+
+    def objective(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        scores = model(x)
+        wide = scores if scores.dtype in (torch.float32, torch.float64) else scores.float()
+        return losses(loss, wide, signs(y, scores.shape[1], wide.dtype)).mean(), wide
+
+    return objective
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module, data: Data, objective: Objective | None = None, *, batch_size: int = 512
+) -> tuple[float, float]:
+    """Mean loss and accuracy on `data`, in eval mode; every module's mode is left as it was.
+
+    Parameters
+    ----------
+    model
+        Maps a batch to decision values (n, outputs).
+    data
+        Signals (n, ...) and numbers of classes (n,).
+    objective
+        As for `train`.
+    batch_size
+        Signals at a time.
+    """
+    x, y = data
+    objective, device = objective or classification_loss(), device_of(model)
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    total, right = 0.0, 0
+    try:
+        for part, labels in zip(x.split(batch_size), y.split(batch_size), strict=True):
+            labels = labels.to(device)
+            loss, scores = objective(model, part.to(device), labels)
+            total += loss.item() * len(part)
+            right += int((decide(scores) == labels).sum())
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    return total / len(x), right / len(x)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where its parameters are."""
+    return next(iter(model.parameters())).device
