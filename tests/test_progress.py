@@ -5,13 +5,24 @@ import time
 
 import pytest
 
-from hilbertnet.progress import announce, format_bytes, format_seconds, track
+from hilbertnet.progress import Stopwatch, announce, format_bytes, format_seconds, track
 
 
 @pytest.mark.parametrize("progress", [None, True, False, lambda done, total: None])
 @pytest.mark.parametrize("items", [[], [3, 1, 2], range(5)])
 def test_every_kind_yields_the_items_in_order(progress, items):
     assert list(track(items, progress, label="work")) == list(items)
+
+
+def test_a_stopwatch_adds_up_the_parts_of_a_stage():
+    clock = Stopwatch()
+    time.sleep(0.02)
+    clock.lap("a")
+    clock.lap("b")
+    time.sleep(0.02)
+    clock.lap("a")
+    assert list(clock.laps) == ["a", "b"]
+    assert clock.laps["a"] >= 0.04 > 0.01 > clock.laps["b"]
 
 
 def test_a_callable_hears_of_every_item_after_it_is_done():

@@ -66,9 +66,10 @@ class Stopwatch:
         self._last = time.perf_counter()
 
     def lap(self, name: str) -> None:
-        """The stage `name` ends here."""
+        """The stage `name`, or one more part of it, ends here."""
         now = time.perf_counter()
-        self.laps[name], self._last = now - self._last, now
+        self.laps[name] = self.laps.get(name, 0.0) + now - self._last
+        self._last = now
 
 
 def format_bytes(size: float) -> str:

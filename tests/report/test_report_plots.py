@@ -8,10 +8,12 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hilbertnet.report import confusion_matrix, mosaic, validation_curve
+from hilbertnet.experiments import FitSettings, fit_run
+from hilbertnet.report import confusion_matrix, mosaic, training_curve, validation_curve, write_report
 from hilbertnet.report.svg import PAGE, inline_svg
 from hilbertnet.report.words import shorten
 from hilbertnet.solvers.linear import ValidationPoint
+from hilbertnet.training import Epoch
 
 POINTS = [ValidationPoint(10.0**-p, 0.5 + 0.05 * p, 1.0 / p) for p in (3, 1, 2, 4)]
 WEIRD = ["<script>alert(1)</script>", "&amp;", "🦊", "عربي", "$x^2$", '" id="x" #010203', "a" * 60, "\x07\ud800"]
@@ -132,3 +134,34 @@ def test_the_same_figure_gives_the_same_svg_and_other_settings_do_not_matter():
     first = draw()
     with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "other", "savefig.dpi": 300}):
         assert draw() == first
+
+
+HISTORY = [Epoch(i, 0.1, 1.0, 0.5 + 0.1 * i, 1.0, accuracy, 1.0) for i, accuracy in enumerate([0.5, 0.7, 0.65])]
+
+
+def test_the_training_curve_marks_the_best_epoch():
+    axes = training_curve(HISTORY)
+    assert texts(axes) == ["training batches", "held out"]
+    assert axes.lines[0].get_ydata() == pytest.approx([50, 60, 70])
+    assert axes.lines[1].get_ydata() == pytest.approx([50, 70, 65])
+    assert (list(axes.lines[2].get_xdata()), list(axes.lines[2].get_ydata())) == ([2], [pytest.approx(70)])
+
+
+def test_the_training_curve_without_evaluations():
+    history = [Epoch(0, 0.1, 1.0, 0.5, None, None, 1.0), Epoch(1, 0.1, float("inf"), 0.6, None, None, 1.0)]
+    assert texts(training_curve(history)) == ["training batches"]
+    with pytest.raises(ValueError, match="history: expected at least one epoch"):
+        training_curve([])
+
+
+def test_the_page_of_a_supervised_run_has_its_curve(tmp_path):
+    settings = FitSettings(
+        "digits", filters=(4, 6), train=100, patches=500, training="supervised", epochs=2, augmentation="crop(1)"
+    )
+    record = fit_run(settings, tmp_path, progress=False)
+    assert "filters then trained" in record["protocol"]
+    assert len(record["history"]) == 2
+    assert list(record["seconds"]) == ["load", "filters", "features", "lambda", "head", "training", "test"]
+    page = write_report(tmp_path).read_text(encoding="utf-8")
+    assert '<section id="training">' in page
+    assert "Train end to end" in page

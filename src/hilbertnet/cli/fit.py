@@ -63,7 +63,7 @@ def fit(
         ),
     ] = "unsupervised",
     epochs: Annotated[int, typer.Option(help="Of supervised training.")] = 30,
-    learning_rate: Annotated[float, typer.Option(help="Of supervised training.")] = 0.01,
+    learning_rate: Annotated[float, typer.Option(help="Of supervised training.")] = 0.03,
     batch_size: Annotated[int, typer.Option(help="Of supervised training.")] = 128,
     augment: Annotated[
         str | None, typer.Option(help="Random changes of images in supervised training, such as 'crop(4) | flip'.")

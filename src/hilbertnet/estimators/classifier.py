@@ -44,6 +44,7 @@ __all__ = ["CKNClassifier"]
 
 Training = Literal["unsupervised", "supervised"]
 TRAINING: tuple[Training, ...] = ("unsupervised", "supervised")
+_CLIP = 1.0  # of supervised training: heads of small lambda have large weights, and so have gradients of filters
 _NOT_KEPT = ("checkpoint", "progress")  # parameters that change nothing of what is learned
 
 
@@ -81,7 +82,7 @@ device, progress
         back-propagation, on what `validation` does not hold out (one fifth unless given); the epoch is selected there,
         and lambda chosen anew.
     epochs, learning_rate, batch_size : int, float, int
-        Of supervised training, see `hilbertnet.networks.train_supervised`.
+        Of supervised training, see `hilbertnet.networks.train_supervised`; gradients are clipped to norm 1.
     augmentation : Augmentation, str or None
         Random changes of images in supervised training, such as ``"crop(4) | flip"``.
 
@@ -127,7 +128,7 @@ device, progress
         checkpoint: str | os.PathLike[str] | None = None,
         training: Training = "unsupervised",
         epochs: int = 30,
-        learning_rate: float = 0.01,
+        learning_rate: float = 0.03,
         batch_size: int = 128,
         augmentation: Augmentation | str | None = None,
         patches: int | None = None,
@@ -212,7 +213,7 @@ device, progress
             CKNNet(self.network_, space, len(self.classes_)),
             (signals[~mask], labels[~mask]),
             (signals[mask], labels[mask]),
-            Recipe(self.epochs, self.batch_size, seed),
+            Recipe(self.epochs, self.batch_size, seed, clip=_CLIP),
             loss=self.loss,
             lam=self.alpha_,
             learning_rate=self.learning_rate,

@@ -89,7 +89,7 @@ class FitSettings:
     channels: int | None = None
     training: str = "unsupervised"
     epochs: int = 30
-    learning_rate: float = 0.01
+    learning_rate: float = 0.03
     batch_size: int = 128
     augmentation: str | None = None
 

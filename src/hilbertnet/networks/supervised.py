@@ -108,7 +108,7 @@ def train_supervised(
     *,
     loss: Loss = "squared_hinge",
     lam: float,
-    learning_rate: float = 0.01,
+    learning_rate: float = 0.03,
     momentum: float = 0.9,
     refit: bool = True,
     augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,

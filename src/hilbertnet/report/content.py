@@ -20,6 +20,7 @@ _STAGES = {
     "features": "Encode training images",
     "lambda": "Choose λ",
     "head": "Fit the head",
+    "training": "Train end to end",
     "fit": "Read the data and fit",
     "test": "Test",
 }

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from hilbertnet.records import RunFolder, atomic_path
 from hilbertnet.report import content, figures, plots, results, svg
 from hilbertnet.report.words import clean, duration, joined, percent, power
+from hilbertnet.training import Epoch
 
 if TYPE_CHECKING:
     from hilbertnet.estimators import CKNClassifier
@@ -102,6 +103,7 @@ def _run_page(run: RunFolder) -> str:
         layers=content.layer_rows(model),
         non_expansive=content.non_expansive(model.network_.arch),
         validation=_validation(record, model),
+        training=_training(record),
         **_classes(run, record, model),
         pictures=pictures.present,
         mistakes=figures.mistakes(pictures),
@@ -133,6 +135,20 @@ def _validation(record: Mapping[str, Any], model: CKNClassifier) -> dict[str, An
         "tried": len(points),
         "protocol": clean(record.get("protocol", "")),
     }
+
+
+def _training(record: Mapping[str, Any]) -> Markup | None:
+    """The curve of supervised training; ``None`` where filters were learned without labels."""
+    history = [Epoch(**{key: _number(value) for key, value in epoch.items()}) for epoch in record.get("history", [])]
+    if not history:
+        return None
+    label = f"Accuracy on training batches and on held-out data over {len(history)} epochs"
+    return svg.inline_svg(_figure(plots.training_curve(history, palette=svg.PAGE)), "training", label)
+
+
+def _number(value: Any) -> Any:
+    """Records spell out what JSON has no numbers for."""
+    return float({"infinity": "inf", "not a number": "nan"}[value]) if isinstance(value, str) else value
 
 
 def _figure(axes: Any) -> Any:

@@ -17,8 +17,9 @@ from numpy.typing import ArrayLike, NDArray
 from hilbertnet.report.pictures import tile
 from hilbertnet.report.words import power, shorten
 from hilbertnet.solvers.linear import ValidationPoint
+from hilbertnet.training import Epoch
 
-__all__ = ["Palette", "confusion_matrix", "mosaic", "validation_curve"]
+__all__ = ["Palette", "confusion_matrix", "mosaic", "training_curve", "validation_curve"]
 
 _MOST_NUMBERED = 20  # classes whose cells have room for a number
 _MOST_NAMED = 40  # classes whose names all fit beside the axes
@@ -111,6 +112,66 @@ def validation_curve(
     ax.grid(axis="y", color=palette.line, linewidth=0.6)
     ax.set_axisbelow(True)
     ax.margins(y=0.12)
+    _dress(ax, palette)
+    return ax
+
+
+def training_curve(history: Sequence[Epoch], ax: Axes | None = None, *, palette: Palette = _PAPER) -> Axes:
+    """Accuracy on the training batches and on held-out data against the epoch, with the best epoch marked.
+
+    Parameters
+    ----------
+    history
+        The record of every epoch, at least one.
+    ax
+        Where to draw; default the axes of a new figure.
+    palette
+        The colours.
+
+    Returns
+    -------
+    Axes
+        The axes drawn on.
+
+    Raises
+    ------
+    ValueError
+        If there is no epoch.
+    """
+    if not history:
+        raise ValueError("history: expected at least one epoch, got none")
+    ax = _axes(ax, 6.4, 3.2)
+    numbers = [epoch.number + 1 for epoch in history]
+    ax.plot(numbers, [100 * epoch.train_accuracy for epoch in history], color=palette.muted, linewidth=1.2)
+    lines = [("training batches", 100 * history[-1].train_accuracy, palette.muted)]
+    held = [(epoch.number + 1, 100 * epoch.validation_accuracy) for epoch in history if epoch.validation_accuracy]
+    if held:
+        ax.plot(*zip(*held, strict=True), color=palette.accent, linewidth=1.6, marker="o", markersize=3)
+        lines.append(("held out", held[-1][1], palette.accent))
+        best: Epoch | None = None
+        for epoch in history:
+            best = epoch if epoch.better_than(best) else best
+        if best is not None and best.validation_accuracy is not None:
+            place = ([best.number + 1], [100 * best.validation_accuracy])
+            ax.plot(*place, marker="o", markersize=9, markerfacecolor="none", color=palette.warn, linewidth=0)
+    for (name, height, colour), up in zip(lines, (1, -1) if lines[0][1] >= lines[-1][1] else (-1, 1), strict=False):
+        ax.annotate(
+            name,
+            (numbers[-1], height),
+            xytext=(-4, 9 * up),
+            textcoords="offset points",
+            ha="right",
+            va="center",
+            color=colour,
+            fontsize=9,
+        )
+    ax.set_xlabel("epoch")
+    ax.set_ylabel("accuracy, %")
+    ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    ax.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.grid(axis="y", color=palette.line, linewidth=0.6)
+    ax.set_axisbelow(True)
     _dress(ax, palette)
     return ax
 
