@@ -3,12 +3,16 @@
 from hilbertnet.data.augmentation import Augmentation
 from hilbertnet.data.dataset import Dataset, IncompleteDataWarning
 from hilbertnet.data.preprocessing import ZCA, ContrastNormalization, PatchWhitening, Preprocessing
+from hilbertnet.data.sequences import DNA, PROTEIN, Alphabet, Sequences, read_fasta
 from hilbertnet.data.sources import load
 from hilbertnet.data.splits import Partition, partition, split, subset
 from hilbertnet.data.streams import Batch, Stream, stream
 
 __all__ = [
+    "DNA",
+    "PROTEIN",
     "ZCA",
+    "Alphabet",
     "Augmentation",
     "Batch",
     "ContrastNormalization",
@@ -17,9 +21,11 @@ __all__ = [
     "Partition",
     "PatchWhitening",
     "Preprocessing",
+    "Sequences",
     "Stream",
     "load",
     "partition",
+    "read_fasta",
     "split",
     "stream",
     "subset",

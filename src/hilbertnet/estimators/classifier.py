@@ -192,7 +192,8 @@ device, progress
         if self.training == "supervised":
             self._train(signals, labels, folds[0])
             clock.lap("training")
-            self._fit_head(signals, labels, lambdas, folds, None, clock)
+            # the other folds, if there are, have trained the filters and could not judge them
+            self._fit_head(signals, labels, lambdas, folds[:1], None, clock)
         self.seconds_ = clock.laps
         if unfinished is not None:
             unfinished.remove()

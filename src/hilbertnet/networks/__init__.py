@@ -4,6 +4,7 @@ from hilbertnet.networks.ckn import CKN
 from hilbertnet.networks.cnn import PlainCNN, ckn_like, mnist_net, resnet, vgg
 from hilbertnet.networks.layer import CKNLayer
 from hilbertnet.networks.random_features import RandomFeatureLayer, RandomFeatureNet
+from hilbertnet.networks.sequence import SequenceCNN, SequenceNet, pack
 from hilbertnet.networks.sphere import SphereSGD, filters_and_others
 from hilbertnet.networks.supervised import CKNNet, train_supervised
 
@@ -14,10 +15,13 @@ __all__ = [
     "PlainCNN",
     "RandomFeatureLayer",
     "RandomFeatureNet",
+    "SequenceCNN",
+    "SequenceNet",
     "SphereSGD",
     "ckn_like",
     "filters_and_others",
     "mnist_net",
+    "pack",
     "resnet",
     "train_supervised",
     "vgg",

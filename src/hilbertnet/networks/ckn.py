@@ -8,15 +8,16 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from hilbertnet.architecture.layers import Architecture
-from hilbertnet.architecture.operators import antialias
+from hilbertnet.architecture.operators import antialias, extract_patches
 from hilbertnet.networks.filters import sample_patches, spherical_kmeans
 from hilbertnet.networks.inverse_root import Regularization
-from hilbertnet.networks.layer import CKNLayer
+from hilbertnet.networks.layer import CKNLayer, check_mask, zero_past_end
 from hilbertnet.progress import LONG, Progress, announce, format_bytes, format_seconds, track
 from hilbertnet.records import load_tensors, save_tensors
 from hilbertnet.signals import as_rng, as_signals
@@ -119,27 +120,83 @@ class CKN(nn.Module):
         """Shape (channels, *space) of the last layer's maps, for an input of spatial shape `space`."""
         return (self.filters[-1], *self.arch.shapes(space)[-1][1])
 
-    def forward(self, x: Float[Tensor, "n channels *space"]) -> Float[Tensor, "n filters *pooled"]:
+    def forward(
+        self, x: Float[Tensor, "n channels *space"], mask: Bool[Tensor, "n length"] | None = None
+    ) -> Float[Tensor, "n filters *pooled"]:
         """The last layer's maps.
 
         Parameters
         ----------
         x
             Signals, shape (n, in_channels, *space), in the network's dtype and on its device.
+        mask
+            For signals (n, in_channels, length) of different lengths: shape (n, length), true up to the end of each.
+            No position past the end counts: where all pools have stride 1 or are global, the maps inside `output_mask`
+            are those of each signal alone. With larger strides the pooling centres are those of the padded length
+            (see `CKNLayer.output_mask`).
 
         Returns
         -------
         Tensor
-            Shape (n, filters, *pooled).
-        """
-        self._check(x)
-        return self._below(len(self.layers))(x)
+            Shape (n, filters, *pooled); zero where `output_mask` is false.
 
-    def _check(self, x: Tensor) -> None:
+        Raises
+        ------
+        ValueError
+            If the signals do not suit the network; if the mask is not of this form, the boundary is circular, or a
+            signal is too short for the network.
+        """
+        self._check(x, mask)
+        return self._below(len(self.layers))(x) if mask is None else self._masked(len(self.layers), x, mask)[0]
+
+    def masks(self, mask: Bool[Tensor, "n length"]) -> list[Bool[Tensor, "n positions"]]:
+        """Which positions of every layer's maps belong to the signals, from the mask of the input."""
+        result = []
+        for layer in self._stack:
+            mask = layer.output_mask(mask)
+            result.append(mask)
+        return result
+
+    def output_mask(self, mask: Bool[Tensor, "n length"]) -> Bool[Tensor, "n positions"]:
+        """Which positions of the last layer's maps belong to the signals."""
+        return self.masks(mask)[-1]
+
+    def _check(self, x: Tensor, mask: Tensor | None = None) -> None:
         if x.ndim != 2 + self.axes or x.shape[1] != self.in_channels:
             space = "height, width" if self.axes == 2 else "length"
             raise ValueError(f"x: expected shape (n, {self.in_channels}, {space}), got {tuple(x.shape)}")
         self.arch.shapes(tuple(x.shape[2:]))
+        if mask is not None:
+            check_mask(mask, x)
+
+    def _masked(self, count: int, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The first `count` layers, after A_0, and the mask of their output."""
+        x = antialias(zero_past_end(x, mask), self.arch.sigma0, self.arch)
+        for layer in self._stack[:count]:
+            x, mask = layer(x, mask), layer.output_mask(mask)
+        return zero_past_end(x, mask), mask
+
+    def _patches_below(self, count: int) -> Callable[[Tensor], Tensor]:
+        """The patches of layer `count` as channels, zero past the end, of signals whose last channel is their mask."""
+        layer = self._stack[count]
+
+        def apply(packed: Tensor) -> Tensor:
+            maps, mask = self._masked(count, packed[:, :-1], packed[:, -1] > 0)
+            return zero_past_end(extract_patches(maps, layer.layer.patch, self.arch), layer.patch_mask(mask))
+
+        return apply
+
+    def _sample(
+        self, index: int, x: Tensor, mask: Tensor | None, count: int, rng: torch.Generator, batch: int
+    ) -> Tensor:
+        """Unit patches of the maps below layer `index`."""
+        patch = self._stack[index].layer.patch
+        if mask is None:
+            return sample_patches(x, count, patch, self.arch, rng, before=self._below(index), batch=batch)
+        packed = torch.cat([x, mask[:, None].to(x)], dim=1)
+        # patches past the end are zero, and those are never kept; each is a signal's channels at one position
+        below, batch = self._patches_below(index), max(1, batch // patch)
+        return sample_patches(packed, count, 1, self.arch, rng, before=below, batch=batch)
 
     def _below(self, count: int) -> Callable[[Tensor], Tensor]:
         """The first `count` layers, after A_0."""
@@ -152,12 +209,23 @@ class CKN(nn.Module):
 
         return apply
 
+    def _as_mask(self, mask: Any, x: Tensor) -> Tensor | None:
+        """A mask, tensor or array, on the network's device."""
+        if mask is None:
+            return None
+        if not isinstance(mask, Tensor):
+            array = np.array(mask)
+            mask = torch.from_numpy(array) if array.dtype == bool else array
+        check_mask(mask, x)
+        return mask.to(self._weight.device)
+
     # --- filters
 
     @torch.no_grad()
     def fit_filters_(
         self,
         x: Any,
+        mask: Any = None,
         *,
         patches: int = 100_000,
         generator: int | torch.Generator | None = None,
@@ -171,6 +239,8 @@ class CKN(nn.Module):
         ----------
         x
             Signals, shape (n, in_channels, *space).
+        mask
+            As for `forward`; no patch past the end of its signal is taken.
         patches
             How many patches to cluster in each layer.
         generator
@@ -197,6 +267,7 @@ class CKN(nn.Module):
         weight = self._weight
         x = as_signals(x, "x", dtype=weight.dtype).to(weight.device)
         self._check(x)
+        mask = self._as_mask(mask, x)
         if isinstance(patches, bool) or not isinstance(patches, int) or patches < 1:
             raise ValueError(f"patches: expected a whole number of at least 1, got {patches!r}")
         rng, batch = as_rng(generator), self._batch(tuple(x.shape[2:]))
@@ -204,15 +275,7 @@ class CKN(nn.Module):
         self.layers.eval()  # the projections of the layers below are computed once
         try:
             for index, layer in enumerate(track(self._stack, progress, label="filters")):
-                samples = sample_patches(
-                    x,
-                    patches,
-                    layer.layer.patch,
-                    self.arch,
-                    rng,
-                    before=self._below(index),
-                    batch=batch,
-                )
+                samples = self._sample(index, x, mask, patches, rng, batch)
                 try:
                     centres = spherical_kmeans(
                         samples,
@@ -238,13 +301,15 @@ class CKN(nn.Module):
         return max(1, _BATCH_BYTES // (item * largest))
 
     @torch.no_grad()
-    def encode(self, x: Any, *, progress: Progress = None) -> Float[Tensor, "n features"]:
+    def encode(self, x: Any, mask: Any = None, *, progress: Progress = None) -> Float[Tensor, "n features"]:
         """Features, flattened, in batches; the network's dtype and device, no gradient.
 
         Parameters
         ----------
         x
             Signals, shape (n, in_channels, *space).
+        mask
+            As for `forward`.
         progress
             ``None`` (a bar on a terminal), ``True``, ``False`` or a callable of (done, total).
 
@@ -260,6 +325,7 @@ class CKN(nn.Module):
             dtype=None if isinstance(x, Tensor) and x.dtype == weight.dtype else weight.dtype,
         )
         self._check(x)
+        mask = self._as_mask(mask, x)
         result = torch.empty(
             len(x),
             math.prod(self.output_shape(tuple(x.shape[2:]))),
@@ -269,7 +335,8 @@ class CKN(nn.Module):
         step = self._batch(tuple(x.shape[2:]))
         batches, began = range(0, len(x), step), time.perf_counter()
         for done, start in enumerate(track(batches, progress, label="features")):
-            result[start : start + step] = self(x[start : start + step].to(weight.device)).flatten(1)
+            inside = None if mask is None else mask[start : start + step]
+            result[start : start + step] = self(x[start : start + step].to(weight.device), inside).flatten(1)
             if done == 1:  # the first batch warms up
                 _say_if_long(result, (time.perf_counter() - began) / 2 * len(batches))
         return result

@@ -20,10 +20,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils import skip_init
 
 from hilbertnet.architecture.layers import Architecture, Layer
 from hilbertnet.architecture.operators import antialias, pad_for_patches, pool_features
+from hilbertnet.networks.pieces import (
+    check_classes,
+    check_counts,
+    convolution_layer,
+    is_count,
+    linear_layer,
+    output_count,
+)
 from hilbertnet.signals import as_rng
 
 __all__ = ["PlainCNN", "ckn_like", "mnist_net", "resnet", "vgg"]
@@ -156,16 +163,16 @@ def vgg(
     for count, multiple in zip(convolutions, _VGG_MULTIPLES, strict=True):
         for _ in range(count):
             out = multiple * width
-            parts += [_convolution(channels, out, rng, bias=True, variance=2 / (9 * out)), nn.ReLU()]
+            parts += [convolution_layer(channels, out, rng, bias=True, variance=2 / (9 * out)), nn.ReLU()]
             channels = out
         parts.append(nn.MaxPool2d(2))
     hidden, flat = channels, channels * (size // 32) ** 2
     head = nn.Sequential(
-        _linear(flat, hidden, rng),
+        linear_layer(flat, hidden, rng),
         nn.ReLU(),
-        _linear(hidden, hidden, rng),
+        linear_layer(hidden, hidden, rng),
         nn.ReLU(),
-        _linear(hidden, _outputs(classes), rng),
+        linear_layer(hidden, output_count(classes), rng),
     )
     mean, std = _statistics(mean, std, in_channels)
     return PlainCNN(nn.Sequential(*parts), head, (in_channels, size, size), mean=mean, std=std)
@@ -211,14 +218,14 @@ def resnet(
     stages = _choose_depth(depth, _RESNET_BLOCKS)
     _check_images(in_channels, classes, width, size)
     rng, channels = as_rng(generator), width
-    parts: list[nn.Module] = [_convolution(in_channels, width, rng), nn.ReLU()]
+    parts: list[nn.Module] = [convolution_layer(in_channels, width, rng), nn.ReLU()]
     for stage, (count, multiple) in enumerate(zip(stages, _RESNET_MULTIPLES, strict=True)):
         for block in range(count):
             stride = 2 if stage and not block else 1
             parts.append(_BasicBlock(channels, multiple * width, stride, sum(stages), rng))
             channels = multiple * width
     parts.append(nn.AvgPool2d(4))
-    head = _linear(channels * (size // 32) ** 2, _outputs(classes), rng)
+    head = linear_layer(channels * (size // 32) ** 2, output_count(classes), rng)
     mean, std = _statistics(mean, std, in_channels)
     return PlainCNN(nn.Sequential(*parts), head, (in_channels, size, size), mean=mean, std=std)
 
@@ -228,10 +235,10 @@ class _BasicBlock(nn.Module):
 
     def __init__(self, channels: int, out: int, stride: int, blocks: int, rng: torch.Generator) -> None:
         super().__init__()
-        self.first = _convolution(channels, out, rng, stride=stride)
-        self.second = _convolution(out, out, rng, variance=2 / (9 * out * blocks))
+        self.first = convolution_layer(channels, out, rng, stride=stride)
+        self.second = convolution_layer(out, out, rng, variance=2 / (9 * out * blocks))
         changes = stride > 1 or channels != out
-        self.shortcut = _convolution(channels, out, rng, patch=1, stride=stride) if changes else nn.Identity()
+        self.shortcut = convolution_layer(channels, out, rng, patch=1, stride=stride) if changes else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         return (self.second(self.first(x).relu()) + self.shortcut(x)).relu()
@@ -273,15 +280,15 @@ def mnist_net(
     ValueError
         If an argument is not of this form, or nothing is left of the images after so many convolutions.
     """
-    _check_counts(in_channels=in_channels, width=width, depth=depth, size=size)
-    _check_classes(classes)
+    check_counts(in_channels=in_channels, width=width, depth=depth, size=size)
+    check_classes(classes)
     if size >> depth < 1:
         raise ValueError(f"depth: expected at most {size.bit_length() - 1} for images of size {size}, got {depth}")
     rng, channels, parts = as_rng(generator), in_channels, list[nn.Module]()
     for layer in range(depth):
-        parts += [_convolution(channels, width << layer, rng), nn.ReLU(), nn.AvgPool2d(2)]
+        parts += [convolution_layer(channels, width << layer, rng), nn.ReLU(), nn.AvgPool2d(2)]
         channels = width << layer
-    head = _linear(channels * (size >> depth) ** 2, _outputs(classes), rng, bias=False)
+    head = linear_layer(channels * (size >> depth) ** 2, output_count(classes), rng, bias=False)
     mean, std = _statistics(mean, std, in_channels)
     return PlainCNN(nn.Sequential(*parts), head, (in_channels, size, size), mean=mean, std=std)
 
@@ -342,16 +349,16 @@ def ckn_like(
     arch = Architecture.parse(arch) if isinstance(arch, str) else arch
     if not isinstance(arch, Architecture):
         raise ValueError(f"arch: expected an Architecture or its text form, got {arch!r}")
-    _check_counts(in_channels=in_channels)
-    _check_classes(classes)
+    check_counts(in_channels=in_channels)
+    check_classes(classes)
     counts = _check_filters(filters, len(arch.layers))
-    if not isinstance(space, tuple) or len(space) not in (1, 2) or not all(map(_is_count, space)):
+    if not isinstance(space, tuple) or len(space) not in (1, 2) or not all(map(is_count, space)):
         raise ValueError(f"space: expected (height, width) of images or (length,) of signals, got {space!r}")
     rng, channels, parts = as_rng(generator), in_channels, list[nn.Module]()
     for layer, count in zip(arch.layers, counts, strict=True):
         parts.append(_ConvolveAndPool(arch, layer, channels, count, len(space), rng, bias=bias))
         channels = count
-    head = _linear(channels * math.prod(arch.shapes(space)[-1][1]), _outputs(classes), rng)
+    head = linear_layer(channels * math.prod(arch.shapes(space)[-1][1]), output_count(classes), rng)
     body = nn.Sequential(_Antialias(arch), *parts)
     return PlainCNN(body, head, (in_channels, *space), mean=mean, std=std)
 
@@ -383,74 +390,20 @@ class _ConvolveAndPool(nn.Module):
     ) -> None:
         super().__init__()
         self.arch, self.layer = arch, layer
-        self.convolution = _convolution(channels, out, rng, patch=layer.patch, axes=axes, padding=0, bias=bias)
+        self.convolution = convolution_layer(channels, out, rng, patch=layer.patch, axes=axes, padding=0, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         mapped = self.convolution(pad_for_patches(x, self.layer.patch, self.arch))
         return pool_features(functional.relu(mapped), self.layer.pool, self.arch)
 
 
-# --- layers, whose weights come from a generator: torch's own start draws from its global state
-
-
-def _convolution(
-    channels: int,
-    out: int,
-    rng: torch.Generator,
-    *,
-    patch: int = 3,
-    axes: int = 2,
-    stride: int = 1,
-    padding: int | None = None,
-    bias: bool = False,
-    variance: float | None = None,
-) -> nn.Module:
-    """A convolution with weights N(0, variance), by default 2 / fan_in, biases 0, and half a patch of padding."""
-    kind = nn.Conv2d if axes == 2 else nn.Conv1d
-    padding = patch // 2 if padding is None else padding
-    layer = skip_init(kind, channels, out, patch, stride=stride, padding=padding, bias=bias)
-    variance = 2 / (channels * patch**axes) if variance is None else variance
-    nn.init.normal_(layer.weight, std=math.sqrt(variance), generator=rng)
-    if bias:
-        nn.init.zeros_(layer.bias)
-    return layer
-
-
-def _linear(inputs: int, outputs: int, rng: torch.Generator, *, bias: bool = True) -> nn.Module:
-    """A linear layer with weights and biases uniform on +-1 / sqrt(inputs), as torch's own."""
-    layer, bound = skip_init(nn.Linear, inputs, outputs, bias=bias), 1 / math.sqrt(inputs)
-    for parameter in layer.parameters():
-        nn.init.uniform_(parameter, -bound, bound, generator=rng)
-    return layer
-
-
-def _outputs(classes: int) -> int:
-    """How many logits: the sign of one tells two classes apart."""
-    return 1 if classes == 2 else classes
-
-
 # --- checks
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def _check_counts(**values: int) -> None:
-    for name, value in values.items():
-        if not _is_count(value):
-            raise ValueError(f"{name}: expected a whole number of at least 1, got {value!r}")
-
-
-def _check_classes(classes: int) -> None:
-    if not _is_count(classes) or classes < 2:
-        raise ValueError(f"classes: expected a whole number of at least 2, got {classes!r}")
-
-
 def _check_images(in_channels: int, classes: int, width: int, size: int) -> None:
-    _check_counts(in_channels=in_channels, width=width)
-    _check_classes(classes)
-    if not _is_count(size) or size % 32:
+    check_counts(in_channels=in_channels, width=width)
+    check_classes(classes)
+    if not is_count(size) or size % 32:
         raise ValueError(f"size: expected a positive multiple of 32, by which the maps shrink, got {size!r}")
 
 
@@ -462,7 +415,7 @@ def _choose_depth(depth: int, known: Mapping[int, tuple[int, ...]]) -> tuple[int
 
 def _check_filters(filters: Sequence[int], layers: int) -> tuple[int, ...]:
     counts = tuple(filters) if isinstance(filters, Sequence) and not isinstance(filters, str) else ()
-    if len(counts) != layers or not all(map(_is_count, counts)):
+    if len(counts) != layers or not all(map(is_count, counts)):
         raise ValueError(f"filters: expected {layers} positive whole numbers, one for each layer, got {filters!r}")
     return counts
 
