@@ -256,7 +256,10 @@ def _place(taps: Taps, length: int, positions: int, first: int, stride: int, *, 
     return matrix
 
 
-@torch.library.custom_op("hilbertnet::pooling_weights", mutates_args=())
+_SCHEMA = "(str pool, int length, str boundary, str layout) -> Tensor"
+
+
+@torch.library.custom_op("hilbertnet::pooling_weights", mutates_args=(), schema=_SCHEMA)
 def _opaque_weights(pool: str, length: int, boundary: str, layout: str) -> Tensor:
     """`_weights` as the compiler sees it: one operator, not numpy's loops."""
     return torch.from_numpy(_weights(parse_pool(pool), length, boundary, layout)).clone()
