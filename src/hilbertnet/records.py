@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import sys
@@ -21,6 +22,7 @@ __all__ = [
     "atomic_path",
     "digest",
     "environment",
+    "finite",
     "load_tensors",
     "peak_memory",
     "save_tensors",
@@ -74,6 +76,15 @@ def _as_json(content: Mapping[str, Any], indent: int | None = None) -> str:
     except UnicodeEncodeError:
         return json.dumps(content, indent=indent, allow_nan=False)
     return text
+
+
+def finite(value: Any) -> Any:
+    """`value`, or a dictionary's values, with words for infinity and NaN, for which JSON has no numbers."""
+    if isinstance(value, dict):
+        return {name: finite(item) for name, item in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return "not a number" if math.isnan(value) else "infinity"
+    return value
 
 
 _HEADER = "hilbertnet"

@@ -94,6 +94,17 @@ def test_the_last_images_are_not_trained_on(small_cifar, settings, tmp_path):
     assert one == two
 
 
+@pytest.mark.parametrize("model", ["ckn", "cnn"])
+def test_a_rate_that_diverges_is_recorded_and_not_chosen(small_cifar, tmp_path, model):
+    settings = {**SMALL, "model": model, "training": "supervised", "epochs": 2, "batch_size": 16}
+    record = CifarRun("x", **settings, rates=(1e30, 0.01)).run(tmp_path, progress=False)
+    first, second = record["candidates"]
+    assert "lower the learning rate" in first["diverged"]
+    assert record["validation_accuracy"] == second["validation_accuracy"]
+    with pytest.raises(ValueError, match=r"rates: expected one that does not diverge, got \(1e\+30,\)"):
+        CifarRun("x", **settings, rates=(1e30,)).run(tmp_path / "again", progress=False)
+
+
 def test_too_many_training_images_are_refused(small_cifar, tmp_path):
     with pytest.raises(ValueError, match="train: expected at most 350, all but the last 150 images, got 351"):
         CifarRun("x", **{**SMALL, "train": 351}).run(tmp_path)

@@ -22,9 +22,9 @@ from hilbertnet.losses import decide
 from hilbertnet.metrics import accuracy_interval
 from hilbertnet.networks import PlainCNN, ckn_like
 from hilbertnet.progress import Progress
-from hilbertnet.records import environment, peak_memory, save_tensors
+from hilbertnet.records import environment, finite, peak_memory, save_tensors
 from hilbertnet.solvers.linear import validation_folds
-from hilbertnet.training import Recipe, evaluate, train
+from hilbertnet.training import DivergedError, Recipe, evaluate, train
 
 __all__ = ["CifarRun"]
 
@@ -112,9 +112,10 @@ class CifarRun:
     def _fit_ckn(
         self, data: Dataset, folder: Path, progress: Progress
     ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        candidates, best = [], None
+        candidates: list[dict[str, Any]] = []
+        best = None
         for rate in self.rates if self.training == "supervised" else self.rates[:1]:
-            model = CKNClassifier(
+            estimator = CKNClassifier(
                 self.architecture,
                 self.filters,
                 preprocessing=self.preprocessing,
@@ -129,12 +130,18 @@ class CifarRun:
                 random_state=self.seed,
                 device=self.device,
                 progress=progress,
-            ).fit(data.x[: self.train], data.y[: self.train])
+            )
+            try:
+                model = estimator.fit(data.x[: self.train], data.y[: self.train])
+            except DivergedError as error:
+                candidates.append({"rate": rate, "diverged": str(error)})
+                continue
             reached = max(point.accuracy for point in model.validation_curve_)
             candidates.append({"rate": rate, "validation_accuracy": reached, "lambda": model.alpha_})
             if best is None or reached > best[0]:
                 best = reached, model
-        assert best is not None
+        if best is None:
+            raise self._all_diverged(candidates)
         model = best[1]
         model.save(folder / "model.safetensors")
         scores = {name: model.decision_function(part) for name, (part, _) in _parts(data).items()}
@@ -142,7 +149,7 @@ class CifarRun:
             "features": model.head_.weight.shape[1],
             "validation_accuracy": best[0],
             "candidates": candidates,
-            "history": [asdict(epoch) for epoch in model.history_],
+            "history": [finite(asdict(epoch)) for epoch in model.history_],
         }
         return scores, found
 
@@ -152,26 +159,32 @@ class CifarRun:
         whiten = Preprocessing.parse(self.preprocessing).fit(data.x[: self.train])
         x, y = torch.from_numpy(whiten(data.x[: self.train])), torch.from_numpy(data.y[: self.train])
         (held,) = validation_folds(y, _HELD_OUT, torch.Generator().manual_seed(self.seed))
-        candidates, best = [], None
+        candidates: list[dict[str, Any]] = []
+        best = None
         for rate in self.rates:
             model = self._plain(x, len(data.class_names)).to(self.device)
             optimizer = torch.optim.SGD(model.parameters(), rate, momentum=0.9, weight_decay=5e-4)
-            history = train(
-                model,
-                (x[~held], y[~held]),
-                (x[held], y[held]),
-                optimizer,
-                Recipe(self.epochs, self.batch_size, self.seed, clip=1.0),
-                schedule=torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.epochs),
-                augment=None if self.augmentation is None else Augmentation.parse(self.augmentation),
-                checkpoint=folder / f"unfinished-{rate:g}.safetensors",
-                progress=progress,
-            )
+            try:
+                history = train(
+                    model,
+                    (x[~held], y[~held]),
+                    (x[held], y[held]),
+                    optimizer,
+                    Recipe(self.epochs, self.batch_size, self.seed, clip=1.0),
+                    schedule=torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.epochs),
+                    augment=None if self.augmentation is None else Augmentation.parse(self.augmentation),
+                    checkpoint=folder / f"unfinished-{rate:g}.safetensors",
+                    progress=progress,
+                )
+            except DivergedError as error:
+                candidates.append({"rate": rate, "diverged": str(error)})
+                continue
             reached = evaluate(model, (x[held], y[held]))[1]
             candidates.append({"rate": rate, "validation_accuracy": reached})
             if best is None or reached > best[0]:
                 best = reached, model, history
-        assert best is not None
+        if best is None:
+            raise self._all_diverged(candidates)
         reached, model, history = best
         save_tensors(folder / "model.safetensors", model.state_dict(), {"kind": "plain network", **asdict(self)})
         parts = {name: torch.from_numpy(whiten(part)) for name, (part, _) in _parts(data).items()}
@@ -180,9 +193,12 @@ class CifarRun:
             "features": model.head.in_features,
             "validation_accuracy": reached,
             "candidates": candidates,
-            "history": [asdict(epoch) for epoch in history],
+            "history": [finite(asdict(epoch)) for epoch in history],
         }
         return scores, found
+
+    def _all_diverged(self, candidates: list[dict[str, Any]]) -> ValueError:
+        return ValueError(f"rates: expected one that does not diverge, got {self.rates}: {candidates[-1]['diverged']}")
 
     def _plain(self, x: torch.Tensor, classes: int) -> PlainCNN:
         """The plain network; a CKN is indifferent to the scale of its input, this one gets its mean and deviation."""

@@ -23,7 +23,7 @@ from hilbertnet.experiments.predictions import PredictionWriter
 from hilbertnet.losses import decide
 from hilbertnet.metrics import accuracy_interval
 from hilbertnet.progress import Progress, Stopwatch
-from hilbertnet.records import RunFolder, atomic_path, environment, peak_memory, write_json
+from hilbertnet.records import RunFolder, atomic_path, environment, finite, peak_memory, write_json
 
 if TYPE_CHECKING:
     from hilbertnet.estimators import CKNClassifier
@@ -217,13 +217,13 @@ def _record(
         "test_examples": len(parts.test),
         "architecture": arch.to_dict(),
         "filters": list(model.network_.filters),
-        "kappa_slopes": [_finite(slope) for slope in arch.slopes],
-        "lipschitz_bound": _finite(arch.lipschitz),
+        "kappa_slopes": [finite(slope) for slope in arch.slopes],
+        "lipschitz_bound": finite(arch.lipschitz),
         "preprocessing": None if model.preprocessing_ is None else str(model.preprocessing_),
         "features": model.head_.weight.shape[1],
         "lambda": model.alpha_,
         "validation_curve": [asdict(point) for point in model.validation_curve_],
-        "history": [{name: _finite(value) for name, value in asdict(epoch).items()} for epoch in model.history_],
+        "history": [finite(asdict(epoch)) for epoch in model.history_],
         "test_accuracy": accuracy.value,
         "test_accuracy_interval": {"level": 0.95, "method": "Wilson", "low": accuracy.low, "high": accuracy.high},
         **environment(settings.device),
@@ -233,13 +233,6 @@ def _record(
 def _protocol(settings: FitSettings, parts: Partition) -> str:
     split = "official" if parts.kind == "official" else f"seeded {parts.kind}"
     return _PROTOCOL.format(split=split, training=_SUPERVISED if settings.training == "supervised" else "")
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no words for infinity and NaN."""
-    if isinstance(value, float) and not np.isfinite(value):
-        return "not a number" if np.isnan(value) else "infinity"
-    return value
 
 
 def check_device(name: str) -> str:

@@ -106,6 +106,8 @@ def _do(run: CifarRun, place: RunFolder, progress: Progress) -> dict[str, Any]:
         return record
     record = run.run(place.path, progress)
     write_json(place.record_path, record)
+    for left in place.path.glob("unfinished*"):  # of candidates that diverged
+        left.unlink()
     return record
 
 

@@ -144,7 +144,7 @@ def training_curve(history: Sequence[Epoch], ax: Axes | None = None, *, palette:
     numbers = [epoch.number + 1 for epoch in history]
     ax.plot(numbers, [100 * epoch.train_accuracy for epoch in history], color=palette.muted, linewidth=1.2)
     lines = [("training batches", 100 * history[-1].train_accuracy, palette.muted)]
-    held = [(epoch.number + 1, 100 * epoch.validation_accuracy) for epoch in history if epoch.validation_accuracy]
+    held = [(epoch.number + 1, 100 * rate) for epoch in history if (rate := epoch.validation_accuracy) is not None]
     if held:
         ax.plot(*zip(*held, strict=True), color=palette.accent, linewidth=1.6, marker="o", markersize=3)
         lines.append(("held out", held[-1][1], palette.accent))
