@@ -13,19 +13,21 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 __all__ = [
     "RunFolder",
     "atomic_path",
+    "check_identity",
     "digest",
     "environment",
     "finite",
     "load_tensors",
     "peak_memory",
     "save_tensors",
+    "settings_of",
     "write_json",
 ]
 
@@ -76,6 +78,29 @@ def _as_json(content: Mapping[str, Any], indent: int | None = None) -> str:
     except UnicodeEncodeError:
         return json.dumps(content, indent=indent, allow_nan=False)
     return text
+
+
+def check_identity(
+    file: str | os.PathLike[str], found: Mapping[str, Any], wanted: Mapping[str, Any], what: str
+) -> None:
+    """Refuse to go on from a checkpoint of something else.
+
+    Raises
+    ------
+    ValueError
+        If `found`, which `file` holds, differs from what is `wanted`; the message names what is other.
+    """
+    changed = [name for name in {**wanted, **found} if found.get(name) != wanted.get(name)]
+    if changed:
+        raise ValueError(
+            f"checkpoint: {file} holds an unfinished {what} of other {', '.join(changed)}; "
+            "choose another file, or remove it"
+        )
+
+
+def settings_of(run: Any) -> dict[str, Any]:
+    """The fields of a dataclass as JSON gives them back: tuples are lists."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(run).items()}
 
 
 def finite(value: Any) -> Any:
@@ -231,6 +256,21 @@ class RunFolder:
             raise ValueError(f"{self.record_path}: not a JSON record ({error})") from None
         if not isinstance(record, dict):
             raise ValueError(f"{self.record_path}: expected a JSON object, got {type(record).__name__}")
+        return record
+
+    def found(self, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The record, if the run was finished with these settings; ``None`` if it was not finished.
+
+        Raises
+        ------
+        ValueError
+            If it was finished with others.
+        """
+        if not self.finished:
+            return None
+        record = self.read_record()
+        if record.get("settings") != settings:
+            raise ValueError(f"out: {self.path} holds a finished run of other settings; choose another folder")
         return record
 
     def _instead(self) -> str:

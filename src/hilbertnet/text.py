@@ -10,11 +10,14 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from numbers import Real
+from typing import TypeVar
 
 __all__ = ["Call", "Scanner", "TextFormError", "format_number", "nearest", "parse_bytes"]
+
+Step = TypeVar("Step")
 
 _SPACE = re.compile(r"\s*")
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -70,6 +73,15 @@ class Scanner:
         known = sorted(known)
         hint = nearest(name, known) or f"; known: {', '.join(known)}"
         return self.fail(f"unknown {kind} {name!r}{hint}", position)
+
+    def steps(self, read: Callable[[Scanner], Step]) -> list[Step]:
+        """The whole text as steps joined by ``|``, each of which `read` reads."""
+        found = [read(self)]
+        while self.accept("|"):
+            found.append(read(self))
+        if not self.at_end():
+            raise self.fail("expected '|' or the end of the text")
+        return found
 
     def _skip_space(self) -> None:
         found = _SPACE.match(self.text, self.position)

@@ -88,13 +88,7 @@ class Augmentation:
         TextFormError
             At a name or number that is not what is expected.
         """
-        scanner = Scanner(text, "augmentation")
-        steps = [_step(scanner)]
-        while scanner.accept("|"):
-            steps.append(_step(scanner))
-        if not scanner.at_end():
-            raise scanner.fail("expected '|' or the end of the text")
-        return cls(tuple(steps))
+        return cls(tuple(Scanner(text, "augmentation").steps(_step)))
 
     def __str__(self) -> str:
         return " | ".join(map(str, self.steps))

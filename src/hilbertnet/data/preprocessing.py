@@ -274,13 +274,7 @@ class Preprocessing:
         TextFormError
             At a name or number that is not what is expected.
         """
-        scanner = Scanner(text, "preprocessing")
-        steps = [_step(scanner)]
-        while scanner.accept("|"):
-            steps.append(_step(scanner))
-        if not scanner.at_end():
-            raise scanner.fail("expected '|' or the end of the text")
-        return cls(steps)
+        return cls(Scanner(text, "preprocessing").steps(_step))
 
     def __str__(self) -> str:
         return " | ".join(map(str, self.steps))

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from hilbertnet.networks import CKN
-from hilbertnet.records import load_tensors, save_tensors
+from hilbertnet.records import check_identity, load_tensors, save_tensors
 from hilbertnet.solvers.linear import LambdaPath, LinearHead, ValidationPoint
 
 __all__ = ["Checkpoint"]
@@ -49,12 +49,7 @@ class Checkpoint:
             raise ValueError(f"checkpoint: {self.file} is damaged ({error!r}); remove it") from None
 
     def _restore(self, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
-        if header["identity"] != self.identity:
-            changed = [name for name, value in self.identity.items() if header["identity"].get(name) != value]
-            raise ValueError(
-                f"checkpoint: {self.file} holds an unfinished fit of other {', '.join(changed)}; "
-                "choose another file, or remove it"
-            )
+        check_identity(self.file, header["identity"], self.identity, "fit")
         self.network = CKN.from_config(header["network"], tensors, prefix="network.")
         curve = tuple(ValidationPoint(**point) for point in header["curve"])
         heads = tuple(

@@ -22,7 +22,7 @@ from hilbertnet.losses import decide
 from hilbertnet.metrics import accuracy_interval
 from hilbertnet.networks import PlainCNN, ckn_like
 from hilbertnet.progress import Progress
-from hilbertnet.records import environment, finite, peak_memory, save_tensors
+from hilbertnet.records import environment, finite, peak_memory, save_tensors, settings_of
 from hilbertnet.solvers.linear import validation_folds
 from hilbertnet.training import DivergedError, Recipe, evaluate, train
 
@@ -96,7 +96,7 @@ class CifarRun:
             interval = accuracy_interval(y, decide(torch.from_numpy(values)).numpy())
             tests[name] = {"examples": len(values), **interval._asdict()}
         return {
-            "settings": {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()},
+            "settings": settings_of(self),
             "protocol": (
                 f"first {self.train:,} training images; {_HELD_OUT:.0%} of them held out to choose lambda, epoch and "
                 f"learning rate; tested once on the last {_TEST:,} training images and the official test images at hand"

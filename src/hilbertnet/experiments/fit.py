@@ -23,7 +23,7 @@ from hilbertnet.experiments.predictions import PredictionWriter
 from hilbertnet.losses import decide
 from hilbertnet.metrics import accuracy_interval
 from hilbertnet.progress import Progress, Stopwatch
-from hilbertnet.records import RunFolder, atomic_path, environment, finite, peak_memory, write_json
+from hilbertnet.records import RunFolder, atomic_path, environment, finite, peak_memory, settings_of, write_json
 
 if TYPE_CHECKING:
     from hilbertnet.estimators import CKNClassifier
@@ -112,8 +112,9 @@ def fit_run(settings: FitSettings, folder: Path, *, progress: Progress = None) -
         If a setting is not what is expected, or `folder` holds a finished run of other settings.
     """
     run = RunFolder(folder)
-    if run.finished:
-        return _found(run, settings)
+    found = run.found(settings_of(settings))
+    if found is not None:
+        return found
     clock = Stopwatch()
     data = load(settings.data, size=settings.size, channels=settings.channels)
     _check(data)
@@ -163,19 +164,6 @@ def _check(data: Dataset) -> None:
         raise ValueError(f"{printable(data.name)}: expected images that are not all black, got no others")
 
 
-def _found(run: RunFolder, settings: FitSettings) -> dict[str, Any]:
-    record = run.read_record()
-    wanted = _settings(settings)
-    if record.get("settings") != wanted:
-        raise ValueError(f"out: {run.path} holds a finished run of other settings; choose another folder")
-    return record
-
-
-def _settings(settings: FitSettings) -> dict[str, Any]:
-    """As JSON gives them back."""
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(settings).items()}
-
-
 def _classifier(settings: FitSettings, run: RunFolder, progress: Progress) -> CKNClassifier:
     from hilbertnet.estimators import CKNClassifier
 
@@ -209,7 +197,7 @@ def _record(
     arch = model.network_.arch
     accuracy = accuracy_interval(true, predicted)
     return {
-        "settings": _settings(settings),
+        "settings": settings_of(settings),
         "protocol": _protocol(settings, parts),
         "data": {"summary": str(parts.data), **parts.data.to_dict()},
         "split": parts.to_dict(),

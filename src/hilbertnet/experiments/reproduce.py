@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from hilbertnet.experiments.cifar_features import CifarRun
 from hilbertnet.metrics import Interval
 from hilbertnet.progress import Progress, format_seconds
-from hilbertnet.records import RunFolder, atomic_path, write_json
+from hilbertnet.records import RunFolder, atomic_path, settings_of, write_json
 from hilbertnet.text import nearest
 
 __all__ = ["EXPERIMENTS", "SCALES", "read_settings", "reproduce", "table"]
@@ -98,12 +98,9 @@ def reproduce(
 
 
 def _do(run: CifarRun, place: RunFolder, progress: Progress) -> dict[str, Any]:
-    if place.finished:
-        record = place.read_record()
-        settings = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(run).items()}
-        if record.get("settings") != settings:
-            raise ValueError(f"out: {place.path} holds a finished run of other settings; choose another folder")
-        return record
+    found = place.found(settings_of(run))
+    if found is not None:
+        return found
     record = run.run(place.path, progress)
     write_json(place.record_path, record)
     for left in place.path.glob("unfinished*"):  # of candidates that diverged

@@ -18,6 +18,7 @@ from hilbertnet.architecture.operators import antialias, extract_patches
 from hilbertnet.networks.filters import sample_patches, spherical_kmeans
 from hilbertnet.networks.inverse_root import Regularization
 from hilbertnet.networks.layer import CKNLayer, check_mask, zero_past_end
+from hilbertnet.networks.pieces import check_filters
 from hilbertnet.progress import LONG, Progress, announce, format_bytes, format_seconds, track
 from hilbertnet.records import load_tensors, save_tensors
 from hilbertnet.signals import as_rng, as_signals
@@ -75,7 +76,7 @@ class CKN(nn.Module):
         super().__init__()
         self.arch = Architecture.parse(arch) if isinstance(arch, str) else arch
         self.in_channels, self.axes = in_channels, axes
-        counts = _check_filters(filters, len(self.arch.layers))
+        counts = check_filters(filters, len(self.arch.layers))
         if isinstance(in_channels, bool) or not isinstance(in_channels, int) or in_channels < 1:
             raise ValueError(f"in_channels: expected a whole number of at least 1, got {in_channels!r}")
         if axes not in (1, 2):
@@ -399,11 +400,3 @@ def _say_if_long(features: Tensor, seconds: float) -> None:
         n, size = features.shape
         memory = format_bytes(features.nbytes)
         announce(f"features of {n:,} signals: {n:,} x {size:,} numbers, {memory}, in about {format_seconds(seconds)}")
-
-
-def _check_filters(filters: Sequence[int], layers: int) -> tuple[int, ...]:
-    counts = tuple(filters) if isinstance(filters, Sequence) and not isinstance(filters, str) else None
-    good = counts is not None and all(isinstance(c, int) and not isinstance(c, bool) and c > 0 for c in counts)
-    if counts is None or not good or len(counts) != layers:
-        raise ValueError(f"filters: expected {layers} positive whole numbers, one for each layer, got {filters!r}")
-    return counts

@@ -26,6 +26,7 @@ from hilbertnet.architecture.operators import antialias, pad_for_patches, pool_f
 from hilbertnet.networks.pieces import (
     check_classes,
     check_counts,
+    check_filters,
     convolution_layer,
     is_count,
     linear_layer,
@@ -351,7 +352,7 @@ def ckn_like(
         raise ValueError(f"arch: expected an Architecture or its text form, got {arch!r}")
     check_counts(in_channels=in_channels)
     check_classes(classes)
-    counts = _check_filters(filters, len(arch.layers))
+    counts = check_filters(filters, len(arch.layers))
     if not isinstance(space, tuple) or len(space) not in (1, 2) or not all(map(is_count, space)):
         raise ValueError(f"space: expected (height, width) of images or (length,) of signals, got {space!r}")
     rng, channels, parts = as_rng(generator), in_channels, list[nn.Module]()
@@ -411,13 +412,6 @@ def _choose_depth(depth: int, known: Mapping[int, tuple[int, ...]]) -> tuple[int
     if isinstance(depth, bool) or not isinstance(depth, int) or depth not in known:
         raise ValueError(f"depth: expected one of {', '.join(map(str, known))}, got {depth!r}")
     return known[depth]
-
-
-def _check_filters(filters: Sequence[int], layers: int) -> tuple[int, ...]:
-    counts = tuple(filters) if isinstance(filters, Sequence) and not isinstance(filters, str) else ()
-    if len(counts) != layers or not all(map(is_count, counts)):
-        raise ValueError(f"filters: expected {layers} positive whole numbers, one for each layer, got {filters!r}")
-    return counts
 
 
 def _statistics(mean: Statistic, std: Statistic, channels: int) -> tuple[Statistic, Statistic]:

@@ -6,12 +6,21 @@ torch's own layers draw their weights from its global state.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 from torch.nn.utils import skip_init
 
-__all__ = ["check_classes", "check_counts", "convolution_layer", "is_count", "linear_layer", "output_count"]
+__all__ = [
+    "check_classes",
+    "check_counts",
+    "check_filters",
+    "convolution_layer",
+    "is_count",
+    "linear_layer",
+    "output_count",
+]
 
 
 def convolution_layer(
@@ -66,3 +75,11 @@ def check_classes(classes: int) -> None:
     """Refuse what is no whole number of at least 2."""
     if not is_count(classes) or classes < 2:
         raise ValueError(f"classes: expected a whole number of at least 2, got {classes!r}")
+
+
+def check_filters(filters: Sequence[int], layers: int) -> tuple[int, ...]:
+    """Numbers of filters, one for each layer; anything else is refused."""
+    counts = tuple(filters) if isinstance(filters, Sequence) and not isinstance(filters, str) else ()
+    if len(counts) != layers or not all(map(is_count, counts)):
+        raise ValueError(f"filters: expected {layers} positive whole numbers, one for each layer, got {filters!r}")
+    return counts

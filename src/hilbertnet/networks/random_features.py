@@ -32,6 +32,7 @@ from hilbertnet.architecture.dot_product import ArcCosine, DotProductKernel, Dua
 from hilbertnet.architecture.dual import dual_table
 from hilbertnet.architecture.layers import Architecture, Layer
 from hilbertnet.architecture.operators import antialias, pad_for_patches, patch_norms, patch_scale, pool_features
+from hilbertnet.networks.pieces import is_count
 from hilbertnet.progress import Progress, track
 from hilbertnet.signals import as_rng, as_signals
 
@@ -210,7 +211,7 @@ class RandomFeatureNet(nn.Module):
             raise ValueError(f"arch: expected an Architecture or its text form, got {arch!r}")
         self.in_channels, self.axes, self.orthogonal = in_channels, axes, bool(orthogonal)
         widths = _check_widths(width, len(self.arch.layers))
-        if not _is_count(in_channels):
+        if not is_count(in_channels):
             raise ValueError(f"in_channels: expected a whole number of at least 1, got {in_channels!r}")
         if axes not in (1, 2):
             raise ValueError(f"axes: expected 1 (signals) or 2 (images), got {axes!r}")
@@ -315,15 +316,11 @@ class RandomFeatureNet(nn.Module):
         return self(x).double().flatten(1).norm(dim=1)
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
 def _check_widths(width: int | Sequence[int], layers: int) -> tuple[int, ...]:
-    if _is_count(width):
+    if is_count(width):
         return (cast(int, width),) * layers
     counts = tuple(width) if isinstance(width, Sequence) and not isinstance(width, str) else ()
-    if len(counts) != layers or not all(map(_is_count, counts)):
+    if len(counts) != layers or not all(map(is_count, counts)):
         raise ValueError(
             f"width: expected a positive whole number, or {layers} of them, one for each layer, got {width!r}"
         )

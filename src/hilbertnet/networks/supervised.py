@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from hilbertnet.losses import Loss
 from hilbertnet.networks.ckn import CKN
+from hilbertnet.networks.pieces import output_count
 from hilbertnet.networks.sphere import SphereSGD, filters_and_others
 from hilbertnet.progress import Progress
 from hilbertnet.solvers.linear import Eigenbasis, LinearHead, fit_head, with_features_scaled
@@ -57,7 +58,7 @@ class CKNNet(nn.Module):
         self.features = features.requires_grad_()
         self.classes = classes
         first = next(features.parameters())
-        self.head = nn.Linear(size, 1 if classes == 2 else classes).to(first)
+        self.head = nn.Linear(size, output_count(classes)).to(first)
         self.register_buffer("mean", torch.zeros(size).to(first))
         self.register_buffer("scale", torch.ones(()).to(first))
         for parameter in self.head.parameters():
@@ -163,13 +164,14 @@ def train_supervised(
     milestones = sorted({round(share * recipe.epochs) for share in _MILESTONES})
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones)
 
+    start, before = _start(net, data, validation, loss, lam) if refit else (None, None)
+
     def before_epoch(_: nn.Module, epoch: int) -> None:
-        if refit:
+        if refit and not (epoch == 0 and start is not None):  # which has just fitted it
             net.refit_(*data, loss, lam)
             for parameter in net.head.parameters():  # its momentum was that of another head
                 optimizer.state.pop(parameter, None)
 
-    start, before = _start(net, data, validation, loss, lam) if refit else (None, None)
     history = train(
         net,
         data,

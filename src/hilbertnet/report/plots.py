@@ -54,6 +54,15 @@ def _dress(ax: Axes, palette: Palette) -> None:
         axis.label.set_fontsize(9)
 
 
+def _dress_rates(ax: Axes, palette: Palette) -> None:
+    """The same for a curve of rates, with lines to read their height by."""
+    ax.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.grid(axis="y", color=palette.line, linewidth=0.6)
+    ax.set_axisbelow(True)
+    _dress(ax, palette)
+
+
 def validation_curve(
     points: Sequence[ValidationPoint], chosen: float, ax: Axes | None = None, *, palette: Palette = _PAPER
 ) -> Axes:
@@ -107,12 +116,8 @@ def validation_curve(
     ax.xaxis.set_major_locator(LogLocator(numticks=len(points) + 2))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: power(value)))
-    ax.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.grid(axis="y", color=palette.line, linewidth=0.6)
-    ax.set_axisbelow(True)
     ax.margins(y=0.12)
-    _dress(ax, palette)
+    _dress_rates(ax, palette)
     return ax
 
 
@@ -168,11 +173,7 @@ def training_curve(history: Sequence[Epoch], ax: Axes | None = None, *, palette:
     ax.set_xlabel("epoch")
     ax.set_ylabel("accuracy, %")
     ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-    ax.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.grid(axis="y", color=palette.line, linewidth=0.6)
-    ax.set_axisbelow(True)
-    _dress(ax, palette)
+    _dress_rates(ax, palette)
     return ax
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from hilbertnet.records import digest
+from hilbertnet.records import check_identity, digest
 from hilbertnet.states import load_state, save_state
 from hilbertnet.training.objective import Data
 from hilbertnet.training.recipe import Epoch, Recipe
@@ -40,12 +40,7 @@ class TrainingCheckpoint:
             raise ValueError(f"checkpoint: {self.file} is damaged ({error!r}); remove it") from None
 
     def _restore(self, state: dict[str, Any]) -> None:
-        changed = [name for name, value in self.identity.items() if state["identity"].get(name) != value]
-        if changed:
-            raise ValueError(
-                f"checkpoint: {self.file} holds an unfinished training of other {', '.join(changed)}; "
-                "choose another file, or remove it"
-            )
+        check_identity(str(self.file), state["identity"], self.identity, "training")
         for name, part in self.parts.items():
             part.load_state_dict(state["parts"][name])
         self.history = [Epoch(**epoch) for epoch in state["history"]]
