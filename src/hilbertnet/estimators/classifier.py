@@ -35,6 +35,7 @@ from hilbertnet.solvers.linear import (
     ValidationPoint,
     fit_head,
     select_lambda,
+    standardize_,
     validation_folds,
     with_features_scaled,
 )
@@ -236,11 +237,7 @@ device, progress
         """Set ``alpha_``, ``validation_curve_`` and ``head_`` for ``network_`` as it is."""
         features = self.network_.encode(signals, progress=self.progress)
         clock.lap("features")
-        mean = features.mean(0)
-        features -= mean
-        # a mean of squared norms; 0 where all examples are equal
-        scale = 1.0 / max(float(features.norm(dim=1).square().mean()) ** 0.5, 1e-12)
-        features *= scale
+        mean, scale = standardize_(features)
         labels = labels.to(features.device)
         self.validation_curve_: list[ValidationPoint] = []
         self.alpha_ = lambdas[0]

@@ -7,9 +7,10 @@ test images that are at hand. A fifth of the training images is held out to choo
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,12 +25,13 @@ from hilbertnet.networks import PlainCNN, ckn_like
 from hilbertnet.progress import Progress
 from hilbertnet.records import environment, finite, peak_memory, save_tensors, settings_of
 from hilbertnet.solvers.linear import validation_folds
-from hilbertnet.training import DivergedError, Recipe, evaluate, train
+from hilbertnet.training import DivergedError, Epoch, Recipe, evaluate, train
 
 __all__ = ["CifarRun"]
 
 _TEST = 10_000  # of the training images, the last
 _HELD_OUT = 0.2
+Fitted = TypeVar("Fitted")
 
 
 @dataclass(frozen=True)
@@ -112,10 +114,8 @@ class CifarRun:
     def _fit_ckn(
         self, data: Dataset, folder: Path, progress: Progress
     ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        candidates: list[dict[str, Any]] = []
-        best = None
-        for rate in self.rates if self.training == "supervised" else self.rates[:1]:
-            estimator = CKNClassifier(
+        def fit(rate: float) -> tuple[float, CKNClassifier, dict[str, Any]]:
+            model = CKNClassifier(
                 self.architecture,
                 self.filters,
                 preprocessing=self.preprocessing,
@@ -126,32 +126,19 @@ class CifarRun:
                 learning_rate=rate,
                 batch_size=self.batch_size,
                 augmentation=self.augmentation,
-                checkpoint=folder / f"unfinished-{rate:g}.safetensors",
+                checkpoint=_unfinished(folder, rate),
                 random_state=self.seed,
                 device=self.device,
                 progress=progress,
-            )
-            try:
-                model = estimator.fit(data.x[: self.train], data.y[: self.train])
-            except DivergedError as error:
-                candidates.append({"rate": rate, "diverged": str(error)})
-                continue
+            ).fit(data.x[: self.train], data.y[: self.train])
             reached = max(point.accuracy for point in model.validation_curve_)
-            candidates.append({"rate": rate, "validation_accuracy": reached, "lambda": model.alpha_})
-            if best is None or reached > best[0]:
-                best = reached, model
-        if best is None:
-            raise self._all_diverged(candidates)
-        model = best[1]
+            return reached, model, {"lambda": model.alpha_}
+
+        model, found = self._choose(self.rates if self.training == "supervised" else self.rates[:1], fit)
         model.save(folder / "model.safetensors")
         scores = {name: model.decision_function(part) for name, (part, _) in _parts(data).items()}
-        found = {
-            "features": model.head_.weight.shape[1],
-            "validation_accuracy": best[0],
-            "candidates": candidates,
-            "history": [finite(asdict(epoch)) for epoch in model.history_],
-        }
-        return scores, found
+        history = [finite(asdict(epoch)) for epoch in model.history_]
+        return scores, {"features": model.head_.weight.shape[1], **found, "history": history}
 
     def _fit_cnn(
         self, data: Dataset, folder: Path, progress: Progress
@@ -159,46 +146,50 @@ class CifarRun:
         whiten = Preprocessing.parse(self.preprocessing).fit(data.x[: self.train])
         x, y = torch.from_numpy(whiten(data.x[: self.train])), torch.from_numpy(data.y[: self.train])
         (held,) = validation_folds(y, _HELD_OUT, torch.Generator().manual_seed(self.seed))
-        candidates: list[dict[str, Any]] = []
-        best = None
-        for rate in self.rates:
+
+        def fit(rate: float) -> tuple[float, tuple[PlainCNN, list[Epoch]], dict[str, Any]]:
             model = self._plain(x, len(data.class_names)).to(self.device)
             optimizer = torch.optim.SGD(model.parameters(), rate, momentum=0.9, weight_decay=5e-4)
-            try:
-                history = train(
-                    model,
-                    (x[~held], y[~held]),
-                    (x[held], y[held]),
-                    optimizer,
-                    Recipe(self.epochs, self.batch_size, self.seed, clip=1.0),
-                    schedule=torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.epochs),
-                    augment=None if self.augmentation is None else Augmentation.parse(self.augmentation),
-                    checkpoint=folder / f"unfinished-{rate:g}.safetensors",
-                    progress=progress,
-                )
-            except DivergedError as error:
-                candidates.append({"rate": rate, "diverged": str(error)})
-                continue
-            reached = evaluate(model, (x[held], y[held]))[1]
-            candidates.append({"rate": rate, "validation_accuracy": reached})
-            if best is None or reached > best[0]:
-                best = reached, model, history
-        if best is None:
-            raise self._all_diverged(candidates)
-        reached, model, history = best
+            history = train(
+                model,
+                (x[~held], y[~held]),
+                (x[held], y[held]),
+                optimizer,
+                Recipe(self.epochs, self.batch_size, self.seed, clip=1.0),
+                schedule=torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.epochs),
+                augment=None if self.augmentation is None else Augmentation.parse(self.augmentation),
+                checkpoint=_unfinished(folder, rate),
+                progress=progress,
+            )
+            return evaluate(model, (x[held], y[held]))[1], (model, history), {}
+
+        (model, epochs), found = self._choose(self.rates, fit)
         save_tensors(folder / "model.safetensors", model.state_dict(), {"kind": "plain network", **asdict(self)})
         parts = {name: torch.from_numpy(whiten(part)) for name, (part, _) in _parts(data).items()}
         scores = {name: _decisions(model, part) for name, part in parts.items()}
-        found = {
-            "features": model.head.in_features,
-            "validation_accuracy": reached,
-            "candidates": candidates,
-            "history": [finite(asdict(epoch)) for epoch in history],
-        }
-        return scores, found
+        history = [finite(asdict(epoch)) for epoch in epochs]
+        return scores, {"features": model.head.in_features, **found, "history": history}
 
-    def _all_diverged(self, candidates: list[dict[str, Any]]) -> ValueError:
-        return ValueError(f"rates: expected one that does not diverge, got {self.rates}: {candidates[-1]['diverged']}")
+    def _choose(
+        self, rates: Sequence[float], fit: Callable[[float], tuple[float, Fitted, dict[str, Any]]]
+    ) -> tuple[Fitted, dict[str, Any]]:
+        """What `fit` makes of the rate that is best on held-out images, and what became of all of them."""
+        candidates: list[dict[str, Any]] = []
+        best: tuple[float, Fitted] | None = None
+        for rate in rates:
+            try:
+                reached, fitted, said = fit(rate)
+            except DivergedError as error:
+                candidates.append({"rate": rate, "diverged": str(error)})
+                continue
+            candidates.append({"rate": rate, "validation_accuracy": reached, **said})
+            if best is None or reached > best[0]:
+                best = reached, fitted
+        if best is None:
+            raise ValueError(
+                f"rates: expected one that does not diverge, got {self.rates}: {candidates[-1]['diverged']}"
+            )
+        return best[1], {"validation_accuracy": best[0], "candidates": candidates}
 
     def _plain(self, x: torch.Tensor, classes: int) -> PlainCNN:
         """The plain network; a CKN is indifferent to the scale of its input, this one gets its mean and deviation."""
@@ -209,6 +200,10 @@ class CifarRun:
         assert filters is not None
         space = (height, width)
         return ckn_like(arch, channels, filters, classes, space=space, mean=mean, std=std, generator=self.seed)
+
+
+def _unfinished(folder: Path, rate: float) -> Path:
+    return folder / f"unfinished-{rate:g}.safetensors"
 
 
 def _parts(data: Dataset) -> dict[str, tuple[NDArray[np.float32], NDArray]]:

@@ -25,7 +25,7 @@ from hilbertnet.networks.ckn import CKN
 from hilbertnet.networks.pieces import output_count
 from hilbertnet.networks.sphere import SphereSGD, filters_and_others
 from hilbertnet.progress import Progress
-from hilbertnet.solvers.linear import Eigenbasis, LinearHead, fit_head, with_features_scaled
+from hilbertnet.solvers.linear import Eigenbasis, LinearHead, fit_head, standardize_, with_features_scaled
 from hilbertnet.training import Data, Epoch, Recipe, classification_loss, evaluate, train
 
 __all__ = ["CKNNet", "train_supervised"]
@@ -84,10 +84,9 @@ class CKNNet(nn.Module):
         mode = self.features.training
         features = self.features.eval().encode(x, progress=False)
         self.features.train(mode)
-        self.mean.copy_(features.mean(0))
-        features -= self.mean
-        self.scale.copy_(1.0 / features.norm(dim=1).square().mean().sqrt().clamp(min=1e-12))
-        features *= self.scale
+        mean, scale = standardize_(features)
+        self.mean.copy_(mean)
+        self.scale.fill_(scale)
         labels = y.to(features.device)
         basis = Eigenbasis(features)
         head = fit_head(features, labels, self.classes, loss, lam, basis=basis, max_iter=_REFIT_ITERATIONS)

@@ -31,6 +31,7 @@ __all__ = [
     "ValidationPoint",
     "fit_head",
     "select_lambda",
+    "standardize_",
     "validation_folds",
 ]
 
@@ -373,6 +374,16 @@ def _judge(
         lost += float(losses(head.loss, scores, targets[fold]).double().sum())
         count += len(scores)
     return ValidationPoint(heads[0].lam, right / count, lost / count)
+
+
+def standardize_(features: Float[Tensor, "n features"]) -> tuple[Tensor, float]:
+    """Centre features and scale them to a mean squared norm of one, in place: the mean and the scale they had."""
+    mean = features.mean(0)
+    features -= mean
+    # a mean of squared norms; 0 where all examples are equal
+    scale = 1.0 / max(float(features.norm(dim=1).square().mean()) ** 0.5, 1e-12)
+    features *= scale
+    return mean, scale
 
 
 def with_features_scaled(head: LinearHead, mean: Tensor, scale: float) -> LinearHead:
