@@ -1,52 +1,58 @@
-"""Settings of the published tables, their runs on small data, and what a table says of a figure that is missed."""
+"""The machinery of experiments: settings, folders, tables, pictures, and the parts of runs that were interrupted."""
 
 import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
 
-import numpy as np
 import pytest
 
 from hilbertnet.architecture.presets import read_architecture
-from hilbertnet.data import Dataset
-from hilbertnet.experiments import cifar_features
+from hilbertnet.cli.reproduce import NAMES
+from hilbertnet.data import load
 from hilbertnet.experiments import reproduce as run_all
-from hilbertnet.experiments.cifar_features import CifarRun
-from hilbertnet.experiments.reproduce import EXPERIMENTS, SCALES, read_settings, table
+from hilbertnet.experiments.experiment import Curve, Experiment, Panel, Run, Unfinished, markdown
+from hilbertnet.experiments.reproduce import EXPERIMENTS, SCALES, read_settings
+from hilbertnet.records import settings_of
+
+SHAPES = {"digits": (8, 8), "mnist": (28, 28), "cifar10": (32, 32)}
+
+
+@dataclass(frozen=True)
+class Square(Run):
+    """Squares a number, and says how often it was asked to."""
+
+    number: int = 3
+    done = []  # noqa: RUF012  not a field
+
+    def run(self, folder: Path, progress=None):
+        (folder / "unfinished-scratch").parent.mkdir(parents=True, exist_ok=True)
+        (folder / "unfinished-scratch").touch()
+        self.done.append(self.name)
+        return {"settings": settings_of(self), "square": self.number**2}
+
+
+def squares_table(records):
+    return markdown([["run", "square"], *([name, str(record["square"])] for name, record in records.items())])
+
+
+def squares_figures(records):
+    x, y = (tuple(float(r[key]) for r in records.values()) for key in ("square", "square"))
+    return {"squares": [Panel("squares", "x", "y", (Curve("x²", x, y, y, y),))]}
 
 
 @pytest.fixture
-def small_cifar(monkeypatch):
-    """Coloured digits of 16 x 16 in the place of CIFAR-10, with the last 150 as the first test set."""
-    from hilbertnet.data import load
-
-    digits = load("digits")
-    x = np.repeat(np.kron(digits.x[:600], np.ones((1, 1, 2, 2), np.float32)), 3, axis=1)
-    data = Dataset("cifar10", x[:500], digits.y[:500], tuple("abcdefghij"), x[500:], digits.y[500:600])
-    monkeypatch.setattr(cifar_features, "load", lambda name: data)
-    monkeypatch.setattr(cifar_features, "_TEST", 150)
-    return data
+def squares(monkeypatch):
+    room = sys.modules["hilbertnet.experiments.reproduce"]
+    runs = [Square("three"), Square("five", number=5)]
+    monkeypatch.setattr(room, "read_settings", lambda name, scale: ("Squares", runs))
+    monkeypatch.setitem(EXPERIMENTS, "squares", Experiment(Square, squares_table, squares_figures))
+    Square.done.clear()
+    return runs
 
 
-SMALL = {"architecture": "3 exp(0.6) gauss2 | 3 exp(0.6) gauss4", "train": 300, "filters": (6, 8), "patches": 1000}
-RUNS = [
-    CifarRun(
-        "plain",
-        **SMALL,
-        model="cnn",
-        training="supervised",
-        epochs=10,
-        batch_size=16,
-        rates=(0.1, 1e-6),
-        augmentation="crop(1)",
-    ),
-    CifarRun("unsupervised", **SMALL, published=99.9),
-    CifarRun("supervised", **SMALL, training="supervised", epochs=2, rates=(0.01, 0.003)),
-]
-
-
-@pytest.fixture
-def settings(monkeypatch):
-    room = __import__("sys").modules["hilbertnet.experiments.reproduce"]
-    monkeypatch.setattr(room, "read_settings", lambda name, scale: ("A title", RUNS))
+def test_the_command_line_names_every_experiment():
+    assert tuple(EXPERIMENTS) == NAMES
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -56,64 +62,57 @@ def test_every_settings_file_can_be_run(name, scale):
     assert title
     assert len({run.name for run in runs}) == len(runs)
     for run in runs:
-        arch, filters = read_architecture(run.architecture, (32, 32))
-        assert len(run.filters or filters) == len(arch.layers)
-        arch.shapes((32, 32))
-        assert run.train <= 40_000
+        space = SHAPES[getattr(run, "data", "cifar10")]
+        arch, _ = read_architecture(run.architecture, space)
+        arch.shapes(space)
 
 
-def test_runs_leave_records_checkpoints_and_a_table(small_cifar, settings, tmp_path):
-    records = dict(run_all("cifar-features", tmp_path, progress=False))
-    assert list(records) == ["plain", "unsupervised", "supervised"]
+def test_the_shapes_are_those_of_the_data():
+    assert load("digits").x.shape[2:] == SHAPES["digits"]
+
+
+def test_every_run_has_a_folder_and_the_table_is_of_all(squares, tmp_path):
+    records = dict(run_all("squares", tmp_path))
+    assert {name: record["square"] for name, record in records.items()} == {"three": 9, "five": 25}
     for name, record in records.items():
+        assert [path.name for path in (tmp_path / name).iterdir()] == ["record.json"]  # the scratch file is gone
         assert json.loads((tmp_path / name / "record.json").read_text()) == record
-        assert sorted(path.name for path in (tmp_path / name).iterdir()) == ["model.safetensors", "record.json"]
-        assert record["test"]["last"]["examples"] == 150
-        assert record["test"]["official"]["examples"] == 100
-        assert record["test"]["last"]["value"] > 0.12
-    chosen = max(records["supervised"]["candidates"], key=lambda c: c["validation_accuracy"])
-    assert records["supervised"]["validation_accuracy"] == chosen["validation_accuracy"]
-    assert [c["rate"] for c in records["plain"]["candidates"]] == [0.1, 1e-6]
-    text = (tmp_path / "table.md").read_text()
-    assert text.startswith("A title\n\n| run | training images")
-    assert "99.9% (missed by" in text
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*")}
-    assert dict(run_all("cifar-features", tmp_path, progress=False)) == records
-    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*")}
+    expected = "Squares\n\n| run | square |\n| --- | --- |\n| three | 9 |\n| five | 25 |\n"
+    assert (tmp_path / "table.md").read_text() == expected
+    assert json.loads((tmp_path / "table.json").read_text()) == {"title": "Squares", "rows": records}
 
 
-def test_the_last_images_are_not_trained_on(small_cifar, settings, tmp_path):
-    """Another content of the test images changes nothing but what is said of them."""
-    (record,) = dict(run_all("cifar-features", tmp_path / "a", only=["unsupervised"], progress=False)).values()
-    small_cifar.x[-150:] = 0.5
-    (again,) = dict(run_all("cifar-features", tmp_path / "b", only=["unsupervised"], progress=False)).values()
-    assert record["candidates"] == again["candidates"]
-    assert record["test"]["official"] == again["test"]["official"]
-    assert record["test"]["last"]["value"] > again["test"]["last"]["value"]
-    one, two = ((tmp_path / place / "unsupervised" / "model.safetensors").read_bytes() for place in "ab")
-    assert one == two
+def test_a_finished_run_is_not_done_twice(squares, tmp_path):
+    dict(run_all("squares", tmp_path, only=["five"]))
+    assert (tmp_path / "table.md").read_text().endswith("| --- | --- |\n| five | 25 |\n")
+    left = tmp_path / "five" / "unfinished-scratch"  # of a process killed between the record and the tidying
+    left.touch()
+    dict(run_all("squares", tmp_path))
+    assert Square.done == ["five", "three"]
+    assert not left.exists()
 
 
-@pytest.mark.parametrize("model", ["ckn", "cnn"])
-def test_a_rate_that_diverges_is_recorded_and_not_chosen(small_cifar, tmp_path, model):
-    settings = {**SMALL, "model": model, "training": "supervised", "epochs": 2, "batch_size": 16}
-    record = CifarRun("x", **settings, rates=(1e30, 0.01)).run(tmp_path, progress=False)
-    first, second = record["candidates"]
-    assert "lower the learning rate" in first["diverged"]
-    assert record["validation_accuracy"] == second["validation_accuracy"]
-    with pytest.raises(ValueError, match=r"rates: expected one that does not diverge, got \(1e\+30,\)"):
-        CifarRun("x", **settings, rates=(1e30,)).run(tmp_path / "again", progress=False)
+def test_pictures_are_drawn_after_every_run_from_the_records_alone(squares, tmp_path):
+    drawn = []
+    list(run_all("squares", tmp_path, draw=lambda panels, path: drawn.append((panels, path.name))))
+    assert [(panels[0].curves[0].x, name) for panels, name in drawn] == [
+        ((9.0,), "squares.svg"),
+        ((9.0, 25.0), "squares.svg"),
+    ]
 
 
-def test_too_many_training_images_are_refused(small_cifar, tmp_path):
-    with pytest.raises(ValueError, match="train: expected at most 350, all but the last 150 images, got 351"):
-        CifarRun("x", **{**SMALL, "train": 351}).run(tmp_path)
+def test_the_device_is_a_setting(squares, tmp_path):
+    ((_, record),) = run_all("squares", tmp_path, only=["three"], device="meta")
+    assert record["settings"] == {"name": "three", "device": "meta", "number": 3}
+    with pytest.raises(ValueError, match="out: .*three holds a finished run of other settings"):
+        list(run_all("squares", tmp_path, only=["three"]))
 
 
 @pytest.mark.parametrize(
     ("how", "message"),
     [
         ({"name": "cifar-feature"}, "did you mean 'cifar-features'"),
+        ({"name": "random"}, "experiment: expected one of cifar-features, random-features"),
         ({"scale": "papper"}, "did you mean 'paper'"),
         ({"only": ["ckn-64-257"]}, "only: expected some of ckn-64-256, .*did you mean 'ckn-64-256'"),
     ],
@@ -124,33 +123,71 @@ def test_typos_are_answered_with_the_nearest_name(how, message, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_finished_run_of_other_settings_is_refused(small_cifar, settings, tmp_path):
-    list(run_all("cifar-features", tmp_path, only=["unsupervised"], progress=False))
-    path = tmp_path / "unsupervised" / "record.json"
-    record = json.loads(path.read_text())
-    record["settings"]["patches"] = 1
-    path.write_text(json.dumps(record))
-    with pytest.raises(ValueError, match="out: .*other settings"):
-        list(run_all("cifar-features", tmp_path, only=["unsupervised"], progress=False))
+def test_interrupted_the_command_line_says_that_it_goes_on(squares, hilbertnet, monkeypatch, tmp_path):
+    def interrupted(self, folder, progress=None):
+        raise KeyboardInterrupt
+
+    whole = Square.run
+    monkeypatch.setattr(Square, "run", lambda *args: (interrupted if args[0].name == "five" else whole)(*args))
+    code, out, err = hilbertnet("reproduce", "squares", "--out", tmp_path)
+    assert (code, out) == (130, "")
+    assert err.splitlines() == [
+        "three: done",
+        f"hilbertnet: interrupted; {tmp_path} keeps what is done, and the same command goes on",
+    ]
+    monkeypatch.setattr(Square, "run", whole)
+    code, out, err = hilbertnet("reproduce", "squares", "--out", tmp_path)
+    assert (code, out.splitlines()[2:]) == (0, ["| three | 9 |", "| five | 25 |"])
+    assert Square.done == ["three", "five"]
+    assert (tmp_path / "squares.svg").stat().st_size > 1000
 
 
-def row(published, value):
-    test = {"examples": 10, "value": value, "low": value - 0.1, "high": value + 0.1}
-    settings = {"train": 40_000, "published": published}
-    return {
-        "settings": settings, "features": 12, "validation_accuracy": 0.5, "seconds": 100.0,
-        "test": {"last": test, "official": test},
-    }  # fmt: skip
+def test_cells_of_a_table_may_hold_bars():
+    assert markdown([["a"], ["x | y"]]) == "| a |\n| --- |\n| x \\| y |"
+
+
+# --- parts of an interrupted run
+
+
+def test_a_part_that_is_done_is_read_with_its_seconds(tmp_path):
+    calls = []
+
+    def make():
+        calls.append(1)
+        return {"value": [1.5, None]}
+
+    first, second = (Unfinished(tmp_path / "run", {"train": 3}) for _ in range(2))
+    assert first.part("a", make) == second.part("a", make) == {"value": [1.5, None]}
+    assert len(calls) == 1
+    assert first.seconds == 0.0 < second.seconds
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["unfinished-a.json"]
+
+
+def test_a_part_that_fails_leaves_nothing(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        Unfinished(tmp_path, {}).part("a", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_part_of_another_run_is_refused(tmp_path):
+    Unfinished(tmp_path, {"train": 3}).part("a", dict)
+    before = (tmp_path / "unfinished-a.json").read_bytes()
+    with pytest.raises(ValueError, match=r"checkpoint: .*unfinished-a.json holds an unfinished run of other train;"):
+        Unfinished(tmp_path, {"train": 4}).part("a", dict)
+    assert (tmp_path / "unfinished-a.json").read_bytes() == before
 
 
 @pytest.mark.parametrize(
-    ("published", "value", "words"),
-    [
-        (77.5, 0.70, "77.5% (missed by 7.5)"),
-        (77.5, 0.77, "77.5% (-0.5)"),
-        (77.5, 0.80, "77.5% (+2.5)"),
-        (None, 0.7, "|  |"),
-    ],
+    "text",
+    ["", "{", "[]", "{}", '{"identity": {}, "result": 3, "seconds": 1}', '{"identity": {}, "result": {}}', "[" * 9**5],
 )
-def test_a_table_says_where_a_published_figure_is_missed(published, value, words):
-    assert words in table({"r": row(published, value)})
+def test_a_damaged_part_is_refused(text, tmp_path):
+    (tmp_path / "unfinished-a.json").write_text(text)
+    with pytest.raises(ValueError, match=r"checkpoint: .*unfinished-a.json is damaged .*; remove it"):
+        Unfinished(tmp_path, {}).part("a", dict)
+
+
+def test_a_part_that_is_no_text_is_refused(tmp_path):
+    (tmp_path / "unfinished-a.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match="is damaged"):
+        Unfinished(tmp_path, {}).part("a", dict)

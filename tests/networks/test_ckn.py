@@ -13,7 +13,7 @@ from hilbertnet.architecture import Architecture
 from hilbertnet.architecture.operators import extract_patches
 from hilbertnet.kernels import ConvKernel
 from hilbertnet.networks import CKN
-from hilbertnet.networks import ckn as module
+from hilbertnet.networks import features as module
 
 TWO_LAYERS = "3 exp(0.6) gauss2 | 3 exp(0.6) gauss2"
 

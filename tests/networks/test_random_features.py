@@ -13,7 +13,7 @@ from hilbertnet.architecture import Architecture, AveragePool, Dual, Layer
 from hilbertnet.architecture.operators import patch_scale
 from hilbertnet.kernels import ConvKernel
 from hilbertnet.networks import CKN
-from hilbertnet.networks import random_features as module
+from hilbertnet.networks import features as module
 from hilbertnet.networks.random_features import RandomFeatureNet
 from hilbertnet.protocols import Representation
 

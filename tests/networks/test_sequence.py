@@ -13,7 +13,7 @@ from hilbertnet.architecture import Architecture
 from hilbertnet.architecture.operators import extract_patches
 from hilbertnet.data.sequences import DNA
 from hilbertnet.networks import CKN
-from hilbertnet.networks import ckn as module
+from hilbertnet.networks import features as module
 from hilbertnet.networks.sequence import MaskedConvolutions, SequenceCNN, SequenceNet, pack, pool_inside, unpack
 from hilbertnet.training import Recipe, evaluate, train
 

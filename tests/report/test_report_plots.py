@@ -9,7 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hilbertnet.experiments import FitSettings, fit_run
+from hilbertnet.experiments.experiment import Curve, Panel
 from hilbertnet.report import confusion_matrix, mosaic, training_curve, validation_curve, write_report
+from hilbertnet.report.plots import curves
 from hilbertnet.report.svg import PAGE, inline_svg
 from hilbertnet.report.words import shorten
 from hilbertnet.solvers.linear import ValidationPoint
@@ -165,3 +167,68 @@ def test_the_page_of_a_supervised_run_has_its_curve(tmp_path):
     page = write_report(tmp_path).read_text(encoding="utf-8")
     assert '<section id="training">' in page
     assert "Train end to end" in page
+
+
+# --- curves
+
+
+FALLING = Curve("random", (16, 64, 256), (0.4, 0.2, 0.1), (0.3, 0.15, 0.07), (0.5, 0.25, 0.13))
+OTHER = Curve("Nyström $x$", (16, 32, 64), (0.04, 0.001, 0.0005), (0.04, 0.001, 0.0005), (0.04, 0.001, 0.0005))
+PANEL = Panel("3 exp(0.6) - | 3 $x$ -", "features", "relative error", (FALLING, OTHER), slope=-0.5)
+
+
+def test_curves_have_bands_and_a_line_to_compare_with():
+    axes = curves(PANEL)
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+    assert list(axes.lines[0].get_ydata()) == [0.4, 0.2, 0.1]
+    reference = axes.lines[2]
+    np.testing.assert_allclose(reference.get_xdata(), [16, 256])
+    np.testing.assert_allclose(reference.get_ydata(), [0.4, 0.1])  # a quarter at sixteen times the width
+    band = axes.collections[0].get_paths()[0].vertices
+    assert {tuple(point) for point in band} >= {(16, 0.3), (64, 0.15), (256, 0.07), (16, 0.5), (64, 0.25), (256, 0.13)}
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["random", "Nyström $x$", "slope −0.5"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["16", "32", "64", "256"]
+    assert axes.get_title(loc="left") == "3 exp(0.6) - | 3 $x$ -"
+
+
+def test_accuracies_are_on_a_linear_scale_and_may_be_zero():
+    curve = Curve("ckn", (300.0, 1000.0), (0.0, 97.0), (0.0, 96.0), (1.0, 98.0))
+    axes = curves(Panel("t", "images", "accuracy, %", (curve,), log_y=False))
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "linear")
+    assert len(axes.lines) == 1
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["300", "1,000"]
+
+
+def test_many_curves_are_told_apart():
+    many = tuple(Curve(f"c{i}", (1, 2), (i + 1, i + 2), (i + 1, i + 2), (i + 1, i + 2)) for i in range(8))
+    lines = curves(Panel("t", "x", "y", many)).lines
+    assert len({(line.get_color(), line.get_linestyle(), line.get_marker()) for line in lines}) == 8
+
+
+def test_curves_are_drawn_on_the_axes_given_in_the_palette_of_a_page():
+    axes = Figure().subplots()
+    assert curves(PANEL, axes, palette=PAGE) is axes
+    text = str(inline_svg(axes.figure, "here", "errors"))
+    assert "var(--accent)" in text
+    assert "#0102" not in text
+
+
+def one(**changes):
+    values = {"label": "c", "x": (1, 2), "y": (1, 2), "low": (1, 2), "high": (1, 2), **changes}
+    return Panel("t", "x", "y", (Curve(**values),))
+
+
+@pytest.mark.parametrize(
+    ("panel", "message"),
+    [
+        (Panel("t", "x", "y", ()), "^panel: expected at least one curve, got none"),
+        (one(y=(1, 2, 3)), "^panel: expected as many x, y, low and high of 'c', at least one, got .*'y': 3"),
+        (one(x=(), y=(), low=(), high=()), "^panel: expected as many"),
+        (one(low=(0, 1)), r"^panel: expected finite positive numbers as low of 'c', got \(0, 1\)"),
+        (one(y=(1, float("nan"))), "^panel: expected finite positive numbers as y of 'c'"),
+        (one(x=(-1, 2)), "^panel: expected finite positive numbers as x of 'c'"),
+    ],
+)
+def test_what_is_no_curve_is_refused(panel, message):
+    with pytest.raises(ValueError, match=message):
+        curves(panel)

@@ -1,21 +1,34 @@
-"""``hilbertnet reproduce``: published tables."""
+"""``hilbertnet reproduce``: experiments, their tables and pictures."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hilbertnet.cli.options import Device, complete_path, one_of
 
-__all__ = ["HELP", "reproduce"]
+if TYPE_CHECKING:
+    from hilbertnet.experiments.experiment import Panel
 
-HELP = """Make a published table again: every run in a folder of its own, and the table from their records.
+__all__ = ["HELP", "NAMES", "draw", "reproduce"]
+
+NAMES = ("cifar-features", "random-features")
+"""What a shell completes; the experiments themselves load when they are done."""
+
+HELP = """Do an experiment: every run in a folder of its own, table and pictures from their records.
+
+cifar-features: accuracies on CIFAR-10 of convolutional kernel networks and plain ones, beside published figures.
+
+random-features: how far random features and Nyström projections are from the exact kernel, by their number.
 
 Finished runs are not done twice; an interrupted one goes on.
 
 Examples:
+
+    hilbertnet reproduce random-features
 
     hilbertnet reproduce cifar-features --only small-unsupervised
 
@@ -25,7 +38,8 @@ Examples:
 
 def reproduce(
     experiment: Annotated[
-        str, typer.Argument(metavar="EXPERIMENT", help="cifar-features.", autocompletion=one_of("cifar-features"))
+        str,
+        typer.Argument(metavar="EXPERIMENT", help=" or ".join(NAMES) + ".", autocompletion=one_of(*NAMES)),
     ],
     scale: Annotated[
         str,
@@ -39,13 +53,40 @@ def reproduce(
     ] = None,
 ) -> None:
     from hilbertnet.experiments.fit import check_device
+    from hilbertnet.experiments.reproduce import EXPERIMENTS
     from hilbertnet.experiments.reproduce import reproduce as runs
-    from hilbertnet.experiments.reproduce import table
 
     folder = out or Path("runs") / f"{experiment}-{scale}"
-    records = {}
-    for name, record in runs(experiment, folder, scale=scale, only=only or (), device=check_device(device)):
-        records[name] = record
-        typer.echo(f"{name}: done", err=True)
-    typer.echo(table(records))
-    typer.echo(f"table: {folder / 'table.md'}", err=True)
+    records, device = {}, check_device(device)
+    try:
+        for name, record in runs(experiment, folder, scale=scale, only=only or (), device=device, draw=draw):
+            records[name] = record
+            typer.echo(f"{name}: done", err=True)
+    except KeyboardInterrupt:
+        typer.echo(f"hilbertnet: interrupted; {folder} keeps what is done, and the same command goes on", err=True)
+        raise
+    typer.echo(EXPERIMENTS[experiment].table(records))
+    for path in [folder / "table.md", *sorted(folder.glob("*.svg"))]:
+        typer.echo(f"{'table' if path.suffix == '.md' else 'picture'}: {path}", err=True)
+
+
+def draw(panels: Sequence[Panel], path: Path) -> None:
+    """Draw panels side by side into a file, atomically; its ending says what kind: ``.svg``, ``.png``, ``.pdf``."""
+    import matplotlib.style
+    from matplotlib.figure import Figure
+
+    from hilbertnet.records import atomic_path
+    from hilbertnet.report.plots import curves
+
+    columns = min(2, len(panels))
+    rows = -(-len(panels) // columns)
+    with atomic_path(path) as temporary, matplotlib.style.context(["default", {"svg.hashsalt": path.stem}]):
+        figure = Figure(figsize=(4.8 * columns, 3.6 * rows), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
+        for panel, ax in zip(panels, axes, strict=False):
+            curves(panel, ax)
+        for ax in axes[len(panels) :]:
+            ax.remove()
+        # no date: the same records are the same bytes
+        metadata = {"Date": None} if path.suffix == ".svg" else None
+        figure.savefig(temporary, format=path.suffix[1:], dpi=150, metadata=metadata)

@@ -1,30 +1,33 @@
-"""Published tables, made again: runs from a settings file, each in a folder of its own, and a table from their records.
+"""Experiments by name: runs from a settings file, each in a folder of its own, table and pictures from their records.
 
-A finished run is never done twice, and an interrupted one goes on from its checkpoint.
+A finished run is never done twice, and an interrupted one goes on from what it had done.
 """
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from hilbertnet.experiments.cifar_features import CifarRun
-from hilbertnet.metrics import Interval
-from hilbertnet.progress import Progress, format_seconds
+from hilbertnet.experiments import cifar_features, feature_error
+from hilbertnet.experiments.experiment import Draw, Experiment, Run
+from hilbertnet.progress import Progress
 from hilbertnet.records import RunFolder, atomic_path, settings_of, write_json
 from hilbertnet.text import nearest
 
-__all__ = ["EXPERIMENTS", "SCALES", "read_settings", "reproduce", "table"]
+__all__ = ["EXPERIMENTS", "SCALES", "read_settings", "reproduce"]
 
-EXPERIMENTS: dict[str, Callable[..., CifarRun]] = {"cifar-features": CifarRun}
+EXPERIMENTS: dict[str, Experiment] = {
+    "cifar-features": cifar_features.EXPERIMENT,
+    "random-features": feature_error.EXPERIMENT,
+}
 SCALES = ("laptop", "paper")
 
 
-def read_settings(name: str, scale: str) -> tuple[str, list[CifarRun]]:
+def read_settings(name: str, scale: str) -> tuple[str, list[Run]]:
     """Title and runs of an experiment.
 
     Parameters
@@ -50,7 +53,7 @@ def read_settings(name: str, scale: str) -> tuple[str, list[CifarRun]]:
     runs = []
     for settings in content[scale]:
         values = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
-        runs.append(EXPERIMENTS[name](**values))
+        runs.append(EXPERIMENTS[name].run(**values))
     return content["title"], runs
 
 
@@ -61,22 +64,25 @@ def reproduce(
     scale: str = "laptop",
     only: Sequence[str] = (),
     device: str = "cpu",
+    draw: Draw | None = None,
     progress: Progress = None,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Do the runs that are not done yet, and yield the record of each; the table is written anew after every one.
+    """Do the runs that are not done yet, and yield each record; table and pictures are made anew after every one.
 
     Parameters
     ----------
     name
         One of `EXPERIMENTS`.
     folder
-        Where the folders of the runs, ``table.md`` and ``table.json`` are.
+        Where the folders of the runs, ``table.md``, ``table.json`` and the pictures are.
     scale
         ``"laptop"``: what two cores do in less than an hour; ``"paper"``: as published.
     only
         Names of runs; all if empty.
     device
         Where to compute.
+    draw
+        Draws panels into a file, ``.svg``; without it there are no pictures.
     progress
         ``None`` (a bar on a terminal), ``True``, ``False`` or a callable of (done, total).
 
@@ -93,60 +99,27 @@ def reproduce(
     for run in runs:
         if not only or run.name in only:
             record = _do(replace(run, device=device), RunFolder(folder / run.name), progress)
-            _write(title, folder, names)
+            _write(EXPERIMENTS[name], title, folder, names, draw)
             yield run.name, record
 
 
-def _do(run: CifarRun, place: RunFolder, progress: Progress) -> dict[str, Any]:
-    found = place.found(settings_of(run))
-    if found is not None:
-        return found
-    record = run.run(place.path, progress)
-    write_json(place.record_path, record)
-    for left in place.path.glob("unfinished*"):  # of candidates that diverged
+def _do(run: Run, place: RunFolder, progress: Progress) -> dict[str, Any]:
+    record = place.found(settings_of(run))
+    if record is None:
+        record = run.run(place.path, progress)
+        write_json(place.record_path, record)
+    for left in place.path.glob("unfinished*"):
         left.unlink()
     return record
 
 
-def _write(title: str, folder: Path, names: Sequence[str]) -> None:
+def _write(experiment: Experiment, title: str, folder: Path, names: Sequence[str], draw: Draw | None) -> None:
+    """Table and pictures of all runs that are finished, now or before."""
     finished = {name: RunFolder(folder / name) for name in names}
     records = {name: run.read_record() for name, run in finished.items() if run.finished}
     with atomic_path(folder / "table.md") as temporary:
-        temporary.write_text(f"{title}\n\n{table(records)}\n", encoding="utf-8")
+        temporary.write_text(f"{title}\n\n{experiment.table(records)}\n", encoding="utf-8")
     write_json(folder / "table.json", {"title": title, "rows": records})
-
-
-def table(records: dict[str, dict[str, Any]]) -> str:
-    """The table of finished runs, in Markdown; where a published figure is missed by more than 1.5 points, it says so.
-
-    Parameters
-    ----------
-    records
-        By name of the run.
-    """
-    head = ["run", "training images", "features", "held out", "last 10,000", "official test", "published", "time"]
-    lines = [" | ".join(head), " | ".join("---" for _ in head)]
-    for name, record in records.items():
-        settings, tests = record["settings"], record["test"]
-        cells = [
-            name,
-            f"{settings['train']:,}",
-            f"{record['features']:,}",
-            f"{100 * record['validation_accuracy']:.2f}%",
-            *(_accuracy(tests[part]) for part in ("last", "official")),
-            _published(settings["published"], tests["last"]["value"]),
-            format_seconds(record["seconds"]),
-        ]
-        lines.append(" | ".join(cells))
-    return "\n".join(f"| {line} |" for line in lines)
-
-
-def _accuracy(test: dict[str, Any]) -> str:
-    return f"{Interval(test['value'], test['low'], test['high'])} of {test['examples']:,}"
-
-
-def _published(figure: float | None, value: float) -> str:
-    if figure is None:
-        return ""
-    gap = 100 * value - figure
-    return f"{figure:.1f}%" + (f" (missed by {-gap:.1f})" if gap < -1.5 else f" ({gap:+.1f})")
+    if draw is not None and experiment.figures is not None:
+        for name, panels in experiment.figures(records).items():
+            draw(panels, folder / f"{name}.svg")

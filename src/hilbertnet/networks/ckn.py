@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-import math
 import os
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from hilbertnet.architecture.layers import Architecture
 from hilbertnet.architecture.operators import antialias, extract_patches
+from hilbertnet.networks.features import FeatureNet
 from hilbertnet.networks.filters import sample_patches, spherical_kmeans
 from hilbertnet.networks.inverse_root import Regularization
 from hilbertnet.networks.layer import CKNLayer, check_mask, zero_past_end
-from hilbertnet.networks.pieces import check_filters
-from hilbertnet.progress import LONG, Progress, announce, format_bytes, format_seconds, track
+from hilbertnet.networks.pieces import check_counts, check_filters
+from hilbertnet.progress import Progress, track
 from hilbertnet.records import load_tensors, save_tensors
-from hilbertnet.signals import as_rng, as_signals
+from hilbertnet.signals import as_rng
 
 __all__ = ["CKN"]
 
-_BATCH_BYTES = 2**26  # of one layer's largest map in a batch
 
-
-class CKN(nn.Module):
+class CKN(FeatureNet):
     """The finite network of an architecture: its layers' kernels projected on the span of `filters` anchors each.
 
     Parameters
@@ -60,8 +57,6 @@ class CKN(nn.Module):
     torch.Size([20, 16, 2, 2])
     """
 
-    differentiable = True
-
     def __init__(
         self,
         arch: Architecture | str,
@@ -73,16 +68,9 @@ class CKN(nn.Module):
         epsilon: float | None = None,
         generator: int | torch.Generator | None = None,
     ) -> None:
-        super().__init__()
-        self.arch = Architecture.parse(arch) if isinstance(arch, str) else arch
-        self.in_channels, self.axes = in_channels, axes
+        super().__init__(arch, in_channels, axes)
         counts = check_filters(filters, len(self.arch.layers))
-        if isinstance(in_channels, bool) or not isinstance(in_channels, int) or in_channels < 1:
-            raise ValueError(f"in_channels: expected a whole number of at least 1, got {in_channels!r}")
-        if axes not in (1, 2):
-            raise ValueError(f"axes: expected 1 (signals) or 2 (images), got {axes!r}")
         rng, channels = as_rng(generator), in_channels
-        self.layers = nn.ModuleList()
         for layer, count in zip(self.arch.layers, counts, strict=True):
             self.layers.append(
                 CKNLayer(
@@ -108,18 +96,9 @@ class CKN(nn.Module):
         return cast(list[CKNLayer], list(self.layers))
 
     @property
-    def _weight(self) -> Tensor:
-        """Some parameter: it has the network's dtype and device."""
-        return self._stack[0].filters
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The dtype of the filters, in which the network computes."""
-        return self._weight.dtype
-
-    def output_shape(self, space: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape (channels, *space) of the last layer's maps, for an input of spatial shape `space`."""
-        return (self.filters[-1], *self.arch.shapes(space)[-1][1])
+    def widths(self) -> tuple[int, ...]:
+        """How many channels the maps of each layer have: one for each filter."""
+        return self.filters
 
     def forward(
         self, x: Float[Tensor, "n channels *space"], mask: Bool[Tensor, "n length"] | None = None
@@ -147,8 +126,11 @@ class CKN(nn.Module):
             If the signals do not suit the network; if the mask is not of this form, the boundary is circular, or a
             signal is too short for the network.
         """
-        self._check(x, mask)
-        return self._below(len(self.layers))(x) if mask is None else self._masked(len(self.layers), x, mask)[0]
+        if mask is None:
+            return super().forward(x)
+        self._check(x)
+        check_mask(mask, x)
+        return self._masked(len(self.layers), x, mask)[0]
 
     def masks(self, mask: Bool[Tensor, "n length"]) -> list[Bool[Tensor, "n positions"]]:
         """Which positions of every layer's maps belong to the signals, from the mask of the input."""
@@ -161,14 +143,6 @@ class CKN(nn.Module):
     def output_mask(self, mask: Bool[Tensor, "n length"]) -> Bool[Tensor, "n positions"]:
         """Which positions of the last layer's maps belong to the signals."""
         return self.masks(mask)[-1]
-
-    def _check(self, x: Tensor, mask: Tensor | None = None) -> None:
-        if x.ndim != 2 + self.axes or x.shape[1] != self.in_channels:
-            space = "height, width" if self.axes == 2 else "length"
-            raise ValueError(f"x: expected shape (n, {self.in_channels}, {space}), got {tuple(x.shape)}")
-        self.arch.shapes(tuple(x.shape[2:]))
-        if mask is not None:
-            check_mask(mask, x)
 
     def _masked(self, count: int, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """The first `count` layers, after A_0, and the mask of their output."""
@@ -198,17 +172,6 @@ class CKN(nn.Module):
         # patches past the end are zero, and those are never kept; each is a signal's channels at one position
         below, batch = self._patches_below(index), max(1, batch // patch)
         return sample_patches(packed, count, 1, self.arch, rng, before=below, batch=batch)
-
-    def _below(self, count: int) -> Callable[[Tensor], Tensor]:
-        """The first `count` layers, after A_0."""
-
-        def apply(x: Tensor) -> Tensor:
-            x = antialias(x, self.arch.sigma0, self.arch)
-            for layer in self._stack[:count]:
-                x = layer(x)
-            return x
-
-        return apply
 
     def _as_mask(self, mask: Any, x: Tensor) -> Tensor | None:
         """A mask, tensor or array, on the network's device."""
@@ -266,11 +229,9 @@ class CKN(nn.Module):
             filters.
         """
         weight = self._weight
-        x = as_signals(x, "x", dtype=weight.dtype).to(weight.device)
-        self._check(x)
+        x = self._signals(x).to(weight.device)
         mask = self._as_mask(mask, x)
-        if isinstance(patches, bool) or not isinstance(patches, int) or patches < 1:
-            raise ValueError(f"patches: expected a whole number of at least 1, got {patches!r}")
+        check_counts(patches=patches)
         rng, batch = as_rng(generator), self._batch(tuple(x.shape[2:]))
         was_training = [layer.training for layer in self._stack]
         self.layers.eval()  # the projections of the layers below are computed once
@@ -295,13 +256,6 @@ class CKN(nn.Module):
 
     # --- features
 
-    def _batch(self, space: tuple[int, ...]) -> int:
-        item = self._weight.element_size()
-        shapes = self.arch.shapes(space)
-        largest = max(count * math.prod(patched) for count, (patched, _) in zip(self.filters, shapes, strict=True))
-        return max(1, _BATCH_BYTES // (item * largest))
-
-    @torch.no_grad()
     def encode(self, x: Any, mask: Any = None, *, progress: Progress = None) -> Float[Tensor, "n features"]:
         """Features, flattened, in batches; the network's dtype and device, no gradient.
 
@@ -319,36 +273,9 @@ class CKN(nn.Module):
         Tensor
             Shape (n, filters * positions).
         """
-        weight = self._weight
-        x = as_signals(
-            x,
-            "x",
-            dtype=None if isinstance(x, Tensor) and x.dtype == weight.dtype else weight.dtype,
-        )
-        self._check(x)
+        x = self._signals(x)
         mask = self._as_mask(mask, x)
-        result = torch.empty(
-            len(x),
-            math.prod(self.output_shape(tuple(x.shape[2:]))),
-            dtype=weight.dtype,
-            device=weight.device,
-        )
-        step = self._batch(tuple(x.shape[2:]))
-        batches, began = range(0, len(x), step), time.perf_counter()
-        for done, start in enumerate(track(batches, progress, label="features")):
-            inside = None if mask is None else mask[start : start + step]
-            result[start : start + step] = self(x[start : start + step].to(weight.device), inside).flatten(1)
-            if done == 1:  # the first batch warms up
-                _say_if_long(result, (time.perf_counter() - began) / 2 * len(batches))
-        return result
-
-    def distance(self, x: Tensor, y: Tensor) -> Tensor:
-        """``||Phi(x_i) - Phi(y_i)||`` for every i, shape (n,), float64."""
-        return (self(x).double() - self(y).double()).flatten(1).norm(dim=1)
-
-    def norm(self, x: Tensor) -> Tensor:
-        """``||Phi(x_i)||`` for every i, shape (n,), float64."""
-        return self(x).double().flatten(1).norm(dim=1)
+        return self._encode(x, progress) if mask is None else self._encode(x, progress, mask)
 
     # --- save, load
 
@@ -393,10 +320,3 @@ class CKN(nn.Module):
         """
         tensors, config = load_tensors(path, "CKN")
         return cls.from_config(config, tensors)
-
-
-def _say_if_long(features: Tensor, seconds: float) -> None:
-    if seconds > LONG:
-        n, size = features.shape
-        memory = format_bytes(features.nbytes)
-        announce(f"features of {n:,} signals: {n:,} x {size:,} numbers, {memory}, in about {format_seconds(seconds)}")

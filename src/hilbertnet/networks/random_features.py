@@ -31,14 +31,12 @@ from torch.nn import functional
 from hilbertnet.architecture.dot_product import ArcCosine, DotProductKernel, Dual, Exponential
 from hilbertnet.architecture.dual import dual_table
 from hilbertnet.architecture.layers import Architecture, Layer
-from hilbertnet.architecture.operators import antialias, pad_for_patches, patch_norms, patch_scale, pool_features
+from hilbertnet.architecture.operators import pad_for_patches, patch_norms, patch_scale, pool_features
+from hilbertnet.networks.features import FeatureNet
 from hilbertnet.networks.pieces import is_count
-from hilbertnet.progress import Progress, track
-from hilbertnet.signals import as_rng, as_signals
+from hilbertnet.signals import as_rng
 
 __all__ = ["RandomFeatureLayer", "RandomFeatureNet"]
-
-_BATCH_BYTES = 2**26  # of one layer's largest map in a batch
 
 
 class RandomFeatureLayer(nn.Module):
@@ -154,7 +152,7 @@ def _gaussian_rows(count: int, entries: int, generator: torch.Generator | None, 
     return torch.cat(blocks).to(torch.get_default_dtype())
 
 
-class RandomFeatureNet(nn.Module):
+class RandomFeatureNet(FeatureNet):
     """Random features of an architecture's exact kernel, layer by layer: no data are needed to draw them.
 
     Inner products of its features tend to those of `hilbertnet.kernels.ConvKernel` as the width grows, with an error of
@@ -193,8 +191,6 @@ class RandomFeatureNet(nn.Module):
     torch.Size([20, 64, 2, 2])
     """
 
-    differentiable = True
-
     def __init__(
         self,
         arch: Architecture | str,
@@ -205,18 +201,11 @@ class RandomFeatureNet(nn.Module):
         orthogonal: bool = False,
         generator: int | torch.Generator | None = None,
     ) -> None:
-        super().__init__()
-        self.arch = Architecture.parse(arch) if isinstance(arch, str) else arch
-        if not isinstance(self.arch, Architecture):
-            raise ValueError(f"arch: expected an Architecture or its text form, got {arch!r}")
-        self.in_channels, self.axes, self.orthogonal = in_channels, axes, bool(orthogonal)
+        super().__init__(arch, in_channels, axes)
+        self.orthogonal = bool(orthogonal)
         widths = _check_widths(width, len(self.arch.layers))
-        if not is_count(in_channels):
-            raise ValueError(f"in_channels: expected a whole number of at least 1, got {in_channels!r}")
-        if axes not in (1, 2):
-            raise ValueError(f"axes: expected 1 (signals) or 2 (images), got {axes!r}")
         options: dict[str, Any] = {"axes": axes, "orthogonal": self.orthogonal, "generator": as_rng(generator)}
-        self.layers, channels = nn.ModuleList(), in_channels
+        channels = in_channels
         for number, (layer, count) in enumerate(zip(self.arch.layers, widths, strict=True), start=1):
             try:
                 self.layers.append(RandomFeatureLayer(self.arch, layer, channels, count, **options))
@@ -227,93 +216,7 @@ class RandomFeatureNet(nn.Module):
     @property
     def widths(self) -> tuple[int, ...]:
         """How many features in each layer."""
-        return tuple(layer.width for layer in self._stack)
-
-    @property
-    def _stack(self) -> list[RandomFeatureLayer]:
-        return cast(list[RandomFeatureLayer], list(self.layers))
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The dtype of the directions, in which the network computes."""
-        return self._stack[0].weight.dtype
-
-    def output_shape(self, space: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape (channels, *space) of the last layer's maps, for an input of spatial shape `space`."""
-        return (self.widths[-1], *self.arch.shapes(space)[-1][1])
-
-    def forward(self, x: Float[Tensor, "n channels *space"]) -> Float[Tensor, "n width *pooled"]:
-        """The last layer's maps.
-
-        Parameters
-        ----------
-        x
-            Signals, shape (n, in_channels, *space), in the network's dtype and on its device.
-
-        Returns
-        -------
-        Tensor
-            Shape (n, width, *pooled).
-
-        Raises
-        ------
-        ValueError
-            If the signals do not suit the network.
-        """
-        self._check(x)
-        x = antialias(x, self.arch.sigma0, self.arch)
-        for layer in self._stack:
-            x = layer(x)
-        return x
-
-    def _check(self, x: Tensor) -> None:
-        if x.ndim != 2 + self.axes or x.shape[1] != self.in_channels:
-            space = "height, width" if self.axes == 2 else "length"
-            raise ValueError(f"x: expected shape (n, {self.in_channels}, {space}), got {tuple(x.shape)}")
-        self.arch.shapes(tuple(x.shape[2:]))
-
-    def _batch(self, space: tuple[int, ...]) -> int:
-        shapes = self.arch.shapes(space)
-        largest = max(count * math.prod(patched) for count, (patched, _) in zip(self.widths, shapes, strict=True))
-        return max(1, _BATCH_BYTES // (self.dtype.itemsize * largest))
-
-    @torch.no_grad()
-    def encode(self, x: Any, *, progress: Progress = None) -> Float[Tensor, "n features"]:
-        """Features, flattened, in batches; the network's dtype and device, no gradient.
-
-        Parameters
-        ----------
-        x
-            Signals, shape (n, in_channels, *space), an array or a tensor.
-        progress
-            ``None`` (a bar on a terminal), ``True``, ``False`` or a callable of (done, total).
-
-        Returns
-        -------
-        Tensor
-            Shape (n, width * positions).
-
-        Raises
-        ------
-        ValueError
-            If the signals do not suit the network.
-        """
-        x, weight = as_signals(x, "x", dtype=self.dtype), self._stack[0].weight
-        self._check(x)
-        space = tuple(x.shape[2:])
-        result = torch.empty(len(x), math.prod(self.output_shape(space)), dtype=weight.dtype, device=weight.device)
-        step = self._batch(space)
-        for start in track(range(0, len(x), step), progress, label="features"):
-            result[start : start + step] = self(x[start : start + step].to(weight.device)).flatten(1)
-        return result
-
-    def distance(self, x: Tensor, y: Tensor) -> Tensor:
-        """``||Phi(x_i) - Phi(y_i)||`` for every i, shape (n,), float64."""
-        return (self(x).double() - self(y).double()).flatten(1).norm(dim=1)
-
-    def norm(self, x: Tensor) -> Tensor:
-        """``||Phi(x_i)||`` for every i, shape (n,), float64."""
-        return self(x).double().flatten(1).norm(dim=1)
+        return tuple(layer.width for layer in cast(list[RandomFeatureLayer], list(self.layers)))
 
 
 def _check_widths(width: int | Sequence[int], layers: int) -> tuple[int, ...]:

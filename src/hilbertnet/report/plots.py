@@ -14,12 +14,13 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike, NDArray
 
+from hilbertnet.experiments.experiment import Curve, Panel
 from hilbertnet.report.pictures import tile
 from hilbertnet.report.words import power, shorten
 from hilbertnet.solvers.linear import ValidationPoint
 from hilbertnet.training import Epoch
 
-__all__ = ["Palette", "confusion_matrix", "mosaic", "training_curve", "validation_curve"]
+__all__ = ["Palette", "confusion_matrix", "curves", "mosaic", "training_curve", "validation_curve"]
 
 _MOST_NUMBERED = 20  # classes whose cells have room for a number
 _MOST_NAMED = 40  # classes whose names all fit beside the axes
@@ -175,6 +176,86 @@ def training_curve(history: Sequence[Epoch], ax: Axes | None = None, *, palette:
     ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     _dress_rates(ax, palette)
     return ax
+
+
+def curves(panel: Panel, ax: Axes | None = None, *, palette: Palette = _PAPER) -> Axes:
+    """Curves with their spread as bands, against a quantity on a logarithmic scale.
+
+    Parameters
+    ----------
+    panel
+        Curves, at least one; labels, scale, and the slope of a straight line to compare with.
+    ax
+        Where to draw; default the axes of a new figure.
+    palette
+        The colours.
+
+    Returns
+    -------
+    Axes
+        The axes drawn on.
+
+    Raises
+    ------
+    ValueError
+        If there is no curve, one has no points, or what is on a logarithmic scale is not positive.
+    """
+    for curve in panel.curves:
+        _check_curve(curve, panel.log_y)
+    if not panel.curves:
+        raise ValueError("panel: expected at least one curve, got none")
+    ax = _axes(ax, 4.8, 3.6)
+    places = sorted({x for curve in panel.curves for x in curve.x})
+    for index, curve in enumerate(panel.curves):
+        _draw_curve(curve, index, ax, palette)
+    if panel.slope is not None:
+        first, ends = panel.curves[0], np.array([places[0], places[-1]])
+        heights = first.y[0] * (ends / first.x[0]) ** panel.slope
+        label = f"slope {panel.slope:g}".replace("-", "−")
+        ax.plot(ends, heights, color=palette.ink, linewidth=1.0, linestyle=(0, (1, 2)), label=label, zorder=1)
+    ax.set_xscale("log")
+    _dress_rates(ax, palette)
+    if panel.log_y:
+        ax.set_yscale("log")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1.0,) if _decades(panel.curves) > 2 else (1.0, 2.0, 5.0)))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.yaxis.set_minor_locator(NullLocator())
+    ax.set_xticks(places, [f"{x:,g}" for x in places])
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xlabel(panel.x)
+    ax.set_ylabel(panel.y)
+    ax.set_title(panel.title, loc="left", fontsize=9, color=palette.ink, parse_math=False)
+    legend = ax.legend(frameon=False, fontsize=8, labelcolor=palette.ink)
+    legend.set_zorder(5)
+    return ax
+
+
+_STYLES = (("-", "o"), ("--", "s"))
+
+
+def _draw_curve(curve: Curve, index: int, ax: Axes, palette: Palette) -> None:
+    """One curve; colours come round in another style."""
+    colours = (palette.accent, palette.muted, palette.warn, palette.ink)
+    colour, (dashes, marker) = colours[index % len(colours)], _STYLES[index // len(colours) % len(_STYLES)]
+    ax.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
+    ax.plot(curve.x, curve.y, color=colour, linewidth=1.6, linestyle=dashes, marker=marker, ms=3.5, label=curve.label)
+
+
+def _decades(drawn: Sequence[Curve]) -> float:
+    heights = [height for curve in drawn for height in curve.y]
+    return float(np.log10(max(heights) / min(heights)))
+
+
+def _check_curve(curve: Curve, log_y: bool) -> None:
+    parts = {"x": curve.x, "y": curve.y, "low": curve.low, "high": curve.high}
+    counts = {name: len(values) for name, values in parts.items()}
+    if not curve.x or len(set(counts.values())) > 1:
+        raise ValueError(f"panel: expected as many x, y, low and high of {curve.label!r}, at least one, got {counts}")
+    for name, values in parts.items():
+        least = min(values) if np.isfinite(values).all() else np.nan
+        if not least > 0 and (name == "x" or log_y or np.isnan(least)):
+            what = "positive numbers" if name == "x" or log_y else "numbers"
+            raise ValueError(f"panel: expected finite {what} as {name} of {curve.label!r}, got {values}")
 
 
 def confusion_matrix(
