@@ -25,7 +25,7 @@ def images(n, shape=(2, 7, 9), seed=0):
 def small_budget(kernel, x, y=None, side=2, **options):
     """Bytes that leave room for tiles of `side` rows and columns only."""
     plan = kernel.plan(x, y, **options)
-    return plan.fixed_bytes + side**2 * plan.pair_bytes
+    return plan.fixed_bytes + side**2 * plan.pair_bytes + 2 * side * plan.signal_bytes
 
 
 # ------------------------------------------------------------------------------------------------------- the matrix

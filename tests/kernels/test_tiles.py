@@ -17,8 +17,9 @@ from hilbertnet.kernels.tiles import Plan, make_plan
 TWO_LAYERS = Architecture.parse("3 exp(0.6) gauss2 | 3 exp(0.6) gauss5")
 
 
-def plan(rows, columns=None, memory=None, tangent=False, dtype=torch.float64, shape=(3, 32, 32)):
-    return make_plan(TWO_LAYERS, shape, rows, columns, dtype=dtype, results=1, tangent=tangent, memory=memory)
+def plan(rows, columns=None, memory=None, tangent=False, dtype=torch.float64, shape=(3, 32, 32), compiled=None):
+    options = {"dtype": dtype, "results": 1, "tangent": tangent, "memory": memory, "compiled": compiled}
+    return make_plan(TWO_LAYERS, shape, rows, columns, **options)
 
 
 @settings(max_examples=50, deadline=None)
@@ -27,7 +28,7 @@ def test_tiles_cover_every_entry_once_up_to_symmetry(rows, columns, side):
     symmetric = columns is None
     width = rows if symmetric else columns
     counts = np.zeros((rows, width), int)
-    for tile in Plan(rows, width, symmetric, side, 1, 1).tiles():
+    for tile in Plan(rows, width, symmetric, side, 1, 0, 1).tiles():
         assert tile.pairs == counts[tile.rows, tile.columns].size <= side**2
         counts[tile.rows, tile.columns] += 1
     if symmetric:
@@ -77,14 +78,15 @@ def test_float32_takes_half_and_the_tangent_kernel_more():
     columns=st.one_of(st.none(), st.integers(1, 500)),
     memory=st.integers(10**6, 10**10),
     tangent=st.booleans(),
+    compiled=st.one_of(st.none(), st.tuples(st.integers(1, 10**6), st.integers(0, 10**8))),
 )
-def test_a_plan_keeps_to_its_budget_or_says_what_it_needs(rows, columns, memory, tangent):
-    one_pair = plan(rows, columns, 10**12, tangent)
-    if memory < one_pair.fixed_bytes + one_pair.pair_bytes:
+def test_a_plan_keeps_to_its_budget_or_says_what_it_needs(rows, columns, memory, tangent, compiled):
+    large = plan(rows, columns, 10**12, tangent, compiled=compiled)
+    if memory < large.fixed_bytes + large.pair_bytes + 2 * large.signal_bytes:
         with pytest.raises(ValueError, match="^memory: expected at least"):
-            plan(rows, columns, memory, tangent)
+            plan(rows, columns, memory, tangent, compiled=compiled)
     else:
-        assert plan(rows, columns, memory, tangent).peak_bytes <= memory
+        assert plan(rows, columns, memory, tangent, compiled=compiled).peak_bytes <= memory
 
 
 def test_a_budget_below_one_pair_is_refused_with_what_is_needed():
@@ -100,14 +102,14 @@ def test_planned_time_is_measured_on_a_few_pairs():
     x = np.random.RandomState(0).rand(6, 1, 8, 8)
     found = ConvKernel("3 exp(0.6) gauss2").plan(x)
     assert 0 < found.pair_seconds < 10
-    assert found.pairs == 6 * 6 + 6  # one tile, and the norms
+    assert found.pairs == 6 * 7 // 2 + 6  # half of the pairs, and the norms
 
 
 # ru_maxrss of a child starts at its parent's on Linux, where VmHWM is the process's own
 MEASURE = """
 import json, pathlib, resource, sys
 import torch
-from hilbertnet.kernels import ConvKernel
+from hilbertnet.kernels import ConvKernel, engine
 
 
 def peak():
@@ -119,31 +121,43 @@ def peak():
 
 torch.set_num_threads(1)
 text, kind, budget, n = sys.argv[1], sys.argv[2], float(sys.argv[3]), int(sys.argv[4])
+if sys.argv[5] == "reference":
+    engine._made = lambda *_: None
 x = torch.rand(n, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 kernel = ConvKernel(text, kind)
 kernel.gram(x[:1, :, :8, :8])
 before = peak()
-kernel.gram(x, memory=budget, progress=False)
-print(json.dumps({"bytes": peak() - before}))
+kernel.gram(x, memory=budget or None, progress=False)
+print(json.dumps({"bytes": peak() - before, "planned": kernel.plan(x, memory=budget or None).peak_bytes}))
 """
 
 
-def used_beyond_signals(text, kind, budget):
-    """Peak of memory in a process of its own, less what it had before."""
+def used_beyond_signals(text, kind, budget, code, images=8):
+    """Peak of memory in a process of its own, less what it had before, and what the plan says."""
     pytest.importorskip("resource")
-    command = [sys.executable, "-c", MEASURE, text, kind, str(budget), "8"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
-    return json.loads(done.stdout)["bytes"]
+    command = [sys.executable, "-c", MEASURE, text, kind, str(budget), str(images), code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    found = json.loads(done.stdout)
+    return found["bytes"], found["planned"]
 
 
 @pytest.mark.parametrize(
     ("text", "kind"),
     [("3 arccos1 avg2 | 3 arccos1 avg2", "ckn"), ("3 exp(0.6) gauss2 | 3 exp(0.6) gauss5", "ntk")],
 )
-def test_memory_stays_within_the_budget(text, kind):
-    used = used_beyond_signals(text, kind, 200e6)
+def test_memory_of_the_reference_stays_within_the_budget(text, kind):
+    used, planned = used_beyond_signals(text, kind, 200e6, "reference")
+    assert planned <= 200e6
     assert used < 1.3 * 200e6
     assert used > 0.2 * 200e6  # else the budget was not put to use, or not measured
+
+
+@pytest.mark.parametrize("budget", [0, 15e6])
+def test_memory_of_the_compiled_recursion_stays_within_the_budget(budget):
+    text = "3 arccos1 avg2 | 3 arccos1 avg2"
+    used, planned = used_beyond_signals(text, "ntk", budget, "compiled", images=70)
+    assert not budget or planned <= budget
+    assert used < 1.3 * planned + 2e6  # what Python itself moves
 
 
 @pytest.mark.slow
@@ -152,4 +166,6 @@ def test_memory_stays_within_the_budget(text, kind):
     "text", ["3 exp(0.6) gauss2 | 3 exp(0.6) gauss5", "3 arccos1 avg2 | 3 arccos1 avg2", "5 poly2 - | 3 exp(0.6) -"]
 )
 def test_memory_stays_within_a_larger_budget(text, kind):
-    assert used_beyond_signals(text, kind, 1e9) < 1.3e9
+    assert used_beyond_signals(text, kind, 1e9, "reference")[0] < 1.3e9
+    used, planned = used_beyond_signals(text, kind, 0, "compiled", images=100)
+    assert used < 1.3 * planned + 2e6

@@ -37,6 +37,7 @@ __all__ = [
     "pad_for_patches",
     "patch_length",
     "patch_norms",
+    "patch_padding",
     "patch_scale",
     "patch_windows",
     "pool_features",
@@ -63,7 +64,7 @@ class Conventions(Protocol):
 # --- patches
 
 
-def _patch_padding(patch: int, conventions: Conventions) -> tuple[int, int]:
+def patch_padding(patch: int, conventions: Conventions) -> tuple[int, int]:
     """Pixels added before and after an axis, so that the patch at output i covers padded pixels i ... i + patch - 1."""
     if conventions.boundary == "valid":
         return 0, 0
@@ -84,7 +85,7 @@ def patch_length(length: int, patch: int, conventions: Conventions, where: str =
     """
     if patch > length:
         raise ValueError(f"{where}: expected a patch of at most {length}, the size of its input, got patch {patch}")
-    return length + sum(_patch_padding(patch, conventions)) - patch + 1
+    return length + sum(patch_padding(patch, conventions)) - patch + 1
 
 
 def patch_scale(patch: int, axes: int, conventions: Conventions) -> float:
@@ -96,7 +97,7 @@ def pad_for_patches(
     x: Float[Tensor, "n channels *space"], patch: int, conventions: Conventions
 ) -> Float[Tensor, "n channels *padded"]:
     """`x` with the border that patches reach into."""
-    before, after = _patch_padding(patch, conventions)
+    before, after = patch_padding(patch, conventions)
     if before == after == 0:
         return x
     border = [before, after] * (x.ndim - 2)
@@ -172,7 +173,7 @@ def gram_patches(
 
 def _diagonal_sums(gram: Tensor, axis: int, other: int, patch: int, conventions: Conventions) -> Tensor:
     """Sum of `patch` neighbours along the diagonals of a pair of axes."""
-    before, after = _patch_padding(patch, conventions)
+    before, after = patch_padding(patch, conventions)
     if conventions.boundary == "circular":
         shifts = range(-before, after + 1)
         return sum(

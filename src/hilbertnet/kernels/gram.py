@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ from torch import Tensor
 
 from hilbertnet.architecture.homogeneous import safe_norm
 from hilbertnet.architecture.layers import Architecture
-from hilbertnet.kernels.recursion import SelfPass, cross_pass, self_pass
+from hilbertnet.kernels.engine import cross_pass, self_pass, working_memory
+from hilbertnet.kernels.recursion import SelfPass
 from hilbertnet.kernels.tiles import Plan, check_machine, make_plan
 from hilbertnet.progress import LONG, Progress, announce, track
 from hilbertnet.signals import as_signals
@@ -167,6 +169,7 @@ class ConvKernel:
             results=results,
             tangent=tangent,
             memory=budget,
+            compiled=working_memory(self.arch, x, tangent=tangent),
         )
 
     @torch.no_grad()
@@ -199,12 +202,11 @@ class ConvKernel:
         passes_x = yield from self._self_passes(x, plan, tangent)
         passes_y = passes_x if y is None else (yield from self._self_passes(y, plan, tangent))
         for tile in plan.tiles():
-            block = cross_pass(self.arch, passes_x[tile.rows], passes_y[tile.columns], tangent=tangent)
+            own = plan.symmetric and tile.rows == tile.columns
+            block = cross_pass(self.arch, passes_x[tile.rows], passes_y[tile.columns], tangent=tangent, symmetric=own)
             for result, index in zip(results, keep, strict=True):
                 part = block[index]
                 assert part is not None
-                if plan.symmetric and tile.rows == tile.columns:
-                    part = (part + part.T) / 2  # symmetric to the last bit
                 result[tile.rows, tile.columns] = part
                 if plan.symmetric:
                     result[tile.columns, tile.rows] = part.T
@@ -222,8 +224,7 @@ class ConvKernel:
 
     def _say_if_long(self, x: Tensor, y: Tensor | None, plan: Plan, tangent: bool) -> None:
         """Announce the cost of what will take more than a minute; small jobs are not even probed."""
-        entries = plan.pairs * plan.pair_bytes
-        if entries < 2**36:  # 64 GB through memory: some ten seconds
+        if plan.pairs * math.prod(x.shape[2:]) ** 2 < 2**30:  # pairs of positions: some seconds at most
             return
         plan = plan.timed(self._probe(x, y, plan, tangent))
         if plan.seconds > LONG:
@@ -232,7 +233,7 @@ class ConvKernel:
     @torch.no_grad()
     def _probe(self, x: Tensor, y: Tensor | None, plan: Plan, tangent: bool) -> float:
         """Seconds for one pair, measured on the first few signals."""
-        few = min(plan.side, 2)
+        few = min(plan.side, 2 if plan.signal_bytes == 0 else 8 * torch.get_num_threads())
         left = self_pass(self.arch, x[:few], tangent=tangent)
         right = left if y is None else self_pass(self.arch, y[:few], tangent=tangent)
         best = float("inf")

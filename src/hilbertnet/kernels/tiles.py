@@ -17,6 +17,8 @@ __all__ = ["Plan", "Tile", "check_machine", "make_plan"]
 
 # how many tensors of the size of a layer's largest state are alive at once in the recursion, as measured
 _LIVE_CKN, _LIVE_NTK = 9, 10
+_RESULT_BYTES = 48  # of one pair of a compiled tile: both kernels in float64, for a tile and for its parts
+_COMPILED_SIDE = 32
 _WORKING_SET = 32 * 2**20  # larger tiles leave the cache and are several times slower
 
 
@@ -46,6 +48,8 @@ class Plan:
         Rows and columns of a tile.
     pair_bytes
         Working memory of one pair of signals.
+    signal_bytes
+        Working memory of one signal of a tile, for its rows and columns.
     fixed_bytes
         The matrices themselves, and the norms of patches that all tiles share.
     pair_seconds
@@ -57,6 +61,7 @@ class Plan:
     symmetric: bool
     side: int
     pair_bytes: int
+    signal_bytes: int
     fixed_bytes: int
     pair_seconds: float = math.nan
 
@@ -65,6 +70,8 @@ class Plan:
         """How many pairs of signals are evaluated, with those that norms need."""
         if not self.symmetric:
             return self.rows * self.columns + self.rows + self.columns
+        if self.signal_bytes:  # the compiled recursion skips half of the tiles on the diagonal too
+            return self.rows * (self.rows + 1) // 2 + self.rows
         full, rest = divmod(self.rows, self.side)
         on_diagonal = full * self.side**2 + rest**2
         return (self.rows**2 + on_diagonal) // 2 + self.rows
@@ -83,12 +90,12 @@ class Plan:
     @property
     def peak_bytes(self) -> int:
         """Estimated peak of memory, beyond what the signals themselves take."""
-        side = min(self.side**2, self.rows * self.columns)
-        return self.fixed_bytes + side * self.pair_bytes
+        pairs = min(self.side**2, self.rows * self.columns)
+        return self.fixed_bytes + pairs * self.pair_bytes + 2 * self.side * self.signal_bytes
 
     def batches(self, signals: Sized) -> list[slice]:
         """Batches of signals whose passes with themselves take as much memory as a tile."""
-        step = self.side**2
+        step = self.side if self.signal_bytes else self.side**2
         return [slice(start, min(start + step, len(signals))) for start in range(0, len(signals), step)]
 
     def tiles(self) -> Iterator[Tile]:
@@ -148,6 +155,7 @@ def make_plan(
     results: int,
     tangent: bool,
     memory: int | None,
+    compiled: tuple[int, int] | None = None,
 ) -> Plan:
     """Plan a Gram matrix under a memory budget.
 
@@ -166,7 +174,9 @@ def make_plan(
     tangent
         Whether the tangent kernel is computed.
     memory
-        Bytes for everything but the signals; default the result, the norms and 32 MiB of working memory, or one pair.
+        Bytes for everything but the signals; default the result, the norms and what tiles of a good size need.
+    compiled
+        For the compiled recursion, the bytes of one signal of a tile, and of what all threads work in.
 
     Raises
     ------
@@ -174,19 +184,25 @@ def make_plan(
         If not even one pair at a time fits the budget.
     """
     item = torch.finfo(dtype).bits // 8
-    sizes = _state_sizes(arch, shape[1:])
-    pair_bytes = (_LIVE_NTK if tangent else _LIVE_CKN) * item * max(sizes) ** 2
     symmetric, width = columns is None, rows if columns is None else columns
     signals = rows if symmetric else rows + width
     kept = sum(math.prod(patched) for patched, _ in arch.shapes(shape[1:])) + math.prod(shape)
     fixed = item * (results * rows * width + signals * (kept + 2))
-    budget = fixed + max(_WORKING_SET, pair_bytes) if memory is None else memory
-    side = math.isqrt(max(0, budget - fixed) // pair_bytes)
-    side = min(side, max(1, math.isqrt(_WORKING_SET // pair_bytes)))
-    if side < 1:
+    if compiled is None:
+        pair_bytes = (_LIVE_NTK if tangent else _LIVE_CKN) * item * max(_state_sizes(arch, shape[1:])) ** 2
+        signal_bytes, working, most = 0, 0, max(1, math.isqrt(_WORKING_SET // pair_bytes))
+    else:
+        signal_bytes, working = compiled
+        pair_bytes, most = _RESULT_BYTES, _COMPILED_SIDE
+    fixed += working
+    smallest = fixed + pair_bytes + 2 * signal_bytes
+    if memory is not None and memory < smallest:
         raise ValueError(
-            f"memory: expected at least {format_bytes(fixed + pair_bytes)} ({format_bytes(fixed)} for the "
-            f"{rows:,} x {width:,} result and the norms, {format_bytes(pair_bytes)} for one pair of signals), "
-            f"got {format_bytes(budget)}"
+            f"memory: expected at least {format_bytes(smallest)} ({format_bytes(fixed - working)} for the "
+            f"{rows:,} x {width:,} result and the norms, {format_bytes(smallest - fixed + working)} to work in), "
+            f"got {format_bytes(memory)}"
         )
-    return Plan(rows, width, symmetric, min(side, max(rows, width)), pair_bytes, fixed)
+    side = min(most, max(rows, width))
+    while memory is not None and side > 1 and fixed + side * (side * pair_bytes + 2 * signal_bytes) > memory:
+        side -= 1
+    return Plan(rows, width, symmetric, side, pair_bytes, signal_bytes, fixed)
