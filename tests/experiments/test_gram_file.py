@@ -194,8 +194,8 @@ def test_the_command_names_kernel_shape_and_file(few, tmp_path, hilbertnet):
 
 
 BAD = [
-    (["--out", "g.txt"], "out: expected a file that ends in .npz or .npy, got g.txt"),
-    (["--out", "g"], "out: expected a file that ends in .npz or .npy, got g"),
+    (["--out", "g.txt"], "out: expected a file that ends in .npz or .npy, or a store in .zarr, got g.txt"),
+    (["--out", "g"], "out: expected a file that ends in .npz or .npy, or a store in .zarr, got g"),
     (["--out", "folder.npz"], "out: expected a file, got the folder folder.npz"),
     (["--memory", "lots"], "memory"),
     (["--memory=-1GB"], "memory"),
