@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from hilbertnet.estimators import (
         CKNClassifier,
         CKNFeatures,
+        ConvGaussianProcessRegressor,
         ConvKernelRidge,
         ConvKernelRidgeClassifier,
+        ConvKernelSVC,
     )
     from hilbertnet.kernels import ConvKernel
     from hilbertnet.networks import CKN
@@ -28,8 +30,10 @@ _HOMES = {
     "preset": "architecture",
     "CKNClassifier": "estimators",
     "CKNFeatures": "estimators",
+    "ConvGaussianProcessRegressor": "estimators",
     "ConvKernelRidge": "estimators",
     "ConvKernelRidgeClassifier": "estimators",
+    "ConvKernelSVC": "estimators",
     "ConvKernel": "kernels",
     "CKN": "networks",
 }
@@ -39,9 +43,11 @@ __all__ = [
     "Architecture",
     "CKNClassifier",
     "CKNFeatures",
+    "ConvGaussianProcessRegressor",
     "ConvKernel",
     "ConvKernelRidge",
     "ConvKernelRidgeClassifier",
+    "ConvKernelSVC",
     "Layer",
     "__version__",
     "preset",

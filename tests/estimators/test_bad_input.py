@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from hilbertnet.estimators import CKNClassifier, CKNFeatures, ConvKernelRidge, ConvKernelRidgeClassifier
+from hilbertnet.estimators import (
+    CKNClassifier,
+    CKNFeatures,
+    ConvGaussianProcessRegressor,
+    ConvKernelRidge,
+    ConvKernelRidgeClassifier,
+    ConvKernelSVC,
+)
 from hilbertnet.text import TextFormError
 
 STATE = np.random.RandomState(0)
@@ -31,8 +38,18 @@ def regression(**options):
     return ConvKernelRidge(**{"architecture": TEXT, "alpha": 1e-2} | options)
 
 
-MAKERS = [network, features, ridge, regression]
-CLASSIFIERS = [network, ridge]
+def process(**options):
+    return ConvGaussianProcessRegressor(**{"architecture": TEXT, "noise": 1e-2} | options)
+
+
+def machine(**options):
+    return ConvKernelSVC(**{"architecture": TEXT} | options)
+
+
+KERNELS = [ridge, regression, process, machine]
+MAKERS = [network, features, *KERNELS]
+CLASSIFIERS = [network, ridge, machine]
+REGRESSIONS = [regression, process]
 each_estimator = pytest.mark.parametrize("make", MAKERS)
 each_classifier = pytest.mark.parametrize("make", CLASSIFIERS)
 
@@ -170,7 +187,7 @@ def test_one_class_only(make):
             make().fit(X, labels)
 
 
-@pytest.mark.parametrize("make", [network, ridge, regression])
+@pytest.mark.parametrize("make", [network, *KERNELS])
 @pytest.mark.parametrize("count", [11, 13])
 def test_labels_of_another_length(make, count):
     for labels in (np.arange(count) % 3, torch.arange(count) % 3):
@@ -190,16 +207,17 @@ def test_labels_that_are_no_classes(make):
         make().fit(X, np.stack([Y, Y], axis=1))
 
 
-@pytest.mark.parametrize("make", [network, ridge, regression])
+@pytest.mark.parametrize("make", [network, *KERNELS])
 def test_no_labels(make):
     with pytest.raises(ValueError, match="y"):
         make().fit(X, None)
 
 
-def test_targets_that_are_no_numbers():
+@pytest.mark.parametrize("make", REGRESSIONS)
+def test_targets_that_are_no_numbers(make):
     for value in (np.nan, np.inf):
         with pytest.raises(ValueError, match="y"):
-            regression().fit(X, np.where(Y == 1, value, Y))
+            make().fit(X, np.where(Y == 1, value, Y))
 
 
 # ------------------------------------------------------------------------------------------------------- the parameters
@@ -222,13 +240,31 @@ def test_no_alphas_and_alphas_of_words(make):
         make(alpha="small").fit(X, Y)
 
 
+@pytest.mark.parametrize("value", [-1e-3, 0, np.nan, np.inf, "small", True])
+def test_noises_amplitudes_and_weights_that_are_not_positive(value):
+    for make, name in [(process, "noise"), (process, "amplitude"), (machine, "C"), (machine, "tolerance")]:
+        with pytest.raises(ValueError, match=f"^{name}: expected a positive finite number"):
+            make(**{name: value}).fit(X, Y)
+    with pytest.raises(ValueError, match="^noises: expected a positive finite number"):
+        process(noise=None, noises=(1e-2, value)).fit(X, Y)
+
+
+def test_other_parameters_of_gaussian_processes():
+    with pytest.raises(ValueError, match="^noises: expected positive finite numbers, got"):
+        process(noise=None, noises=()).fit(X, Y)
+    with pytest.raises(ValueError, match="^select: expected one of likelihood, leave_one_out, got 'evidence'"):
+        process(select="evidence").fit(X, Y)
+    with pytest.raises(ValueError, match="^return_std, return_cov: expected at most one"):
+        process().fit(X, Y).predict(X, return_std=True, return_cov=True)
+
+
 @pytest.mark.parametrize("loss", ["hinge", "Ridge", None])
 def test_unknown_loss(loss):
     with pytest.raises(ValueError, match="^loss: expected one of squared_hinge, logistic, ridge, got"):
         network(loss=loss).fit(X, Y)
 
 
-@pytest.mark.parametrize("make", [ridge, regression])
+@pytest.mark.parametrize("make", KERNELS)
 def test_unknown_kind_and_dtype(make):
     with pytest.raises(ValueError, match="^kind: expected 'ckn' or 'ntk', got 'nkt'; did you mean 'ntk'"):
         make(kind="nkt").fit(X, Y)
@@ -237,7 +273,7 @@ def test_unknown_kind_and_dtype(make):
             make(dtype=dtype).fit(X, Y)
 
 
-@pytest.mark.parametrize("make", [ridge, regression])
+@pytest.mark.parametrize("make", KERNELS)
 def test_budgets_that_are_no_sizes_or_too_small(make):
     with pytest.raises(ValueError, match="^memory: expected bytes"):
         make(memory="much").fit(X, Y)

@@ -6,8 +6,10 @@ from sklearn.utils.estimator_checks import check_estimator, parametrize_with_che
 from hilbertnet.estimators import (
     CKNClassifier,
     CKNFeatures,
+    ConvGaussianProcessRegressor,
     ConvKernelRidge,
     ConvKernelRidgeClassifier,
+    ConvKernelSVC,
 )
 
 SMALL = {"filters": (16,), "alphas": (1e-2, 1e-4)}
@@ -22,6 +24,11 @@ SMALL = {"filters": (16,), "alphas": (1e-2, 1e-4)}
         ConvKernelRidge(),
         ConvKernelRidgeClassifier(),
         ConvKernelRidgeClassifier("1 arccos1 -", kind="ntk"),
+        ConvKernelRidge(alpha=1e-4),
+        ConvGaussianProcessRegressor(),
+        ConvGaussianProcessRegressor(noise=1e-4, select="leave_one_out"),
+        ConvKernelSVC(),
+        ConvKernelSVC("1 arccos1 -", kind="ntk", normalize=False),
     ]
 )
 @pytest.mark.filterwarnings("ignore:filters. .* asked for")  # the battery fits ten rows
@@ -31,6 +38,16 @@ def test_scikit_learn_checks(estimator, check):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")  # array API, unless its variable is set
-@pytest.mark.parametrize("estimator", [CKNFeatures(), CKNClassifier(), ConvKernelRidge(), ConvKernelRidgeClassifier()])
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        CKNFeatures(),
+        CKNClassifier(),
+        ConvKernelRidge(),
+        ConvKernelRidgeClassifier(),
+        ConvGaussianProcessRegressor(),
+        ConvKernelSVC(),
+    ],
+)
 def test_scikit_learn_checks_with_default_parameters(estimator):
     check_estimator(estimator)

@@ -1,11 +1,14 @@
 """Ridge paths against scikit-learn, and against leaving examples out one by one."""
 
+import logging
+
 import numpy as np
 import pytest
 import torch
 from sklearn.kernel_ridge import KernelRidge
 
-from hilbertnet.kernels.ridge import choose_lambda, ridge_path
+from hilbertnet.kernels import ridge
+from hilbertnet.kernels.ridge import choose_lambda, ridge_path, ridge_solve
 
 LAMBDAS = [1e-1, 1e-3, 1e-6]
 
@@ -117,3 +120,63 @@ def test_an_intercept_is_that_of_the_augmented_system_and_leaves_one_out_exactly
         found = solve(rows)
         expected = gram[left_out, rows] @ found[:-1] + found[-1]
         np.testing.assert_allclose(path.leave_one_out(lam)[left_out], expected, rtol=1e-8)
+
+
+# --------------------------------------------------------------------------------------- one lambda by Cholesky, checks
+
+
+@pytest.mark.parametrize("intercept", [False, True])
+@pytest.mark.parametrize("lam", LAMBDAS)
+def test_one_lambda_by_cholesky_is_that_of_the_path(problem, lam, intercept):
+    gram, targets = (torch.tensor(part) for part in problem)
+    found = ridge_solve(gram, targets + 5, lam, intercept=intercept)
+    expected = ridge_path(gram, targets + 5, intercept=intercept).solution(lam)
+    assert (found.lam, found.jitter) == (lam, 0.0)
+    for name in ("coefficients", "intercept", "squared_norm"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=1e-6, atol=1e-9)
+
+
+def test_a_lambda_lost_in_rounding_errors_is_said(problem):
+    gram, targets = problem
+    twice = torch.tensor(gram).repeat(2, 2)
+    with pytest.warns(RuntimeWarning, match="jitter"):
+        found = ridge_solve(twice, torch.tensor(targets).repeat(2, 1), 1e-20)
+    assert found.jitter > 0
+    np.testing.assert_allclose(twice @ found.coefficients, np.tile(targets, (2, 1)), atol=1e-3)
+
+
+@pytest.mark.parametrize("solve", [ridge_path, lambda gram, targets: ridge_solve(gram, targets, 1e-3)])
+def test_bad_matrices_and_targets(problem, solve):
+    gram, targets = (torch.tensor(part) for part in problem)
+    bad = gram.clone()
+    bad[3, 4] = float("nan")
+    for matrix, message in [
+        (gram[:5], r"expected shape \(n, n\) with n at least 1, got \(5, 20\)"),
+        (torch.triu(gram), "expected a symmetric matrix"),
+        (bad, r"expected finite numbers, got nan at index \[3, 4\]"),
+    ]:
+        with pytest.raises(ValueError, match=f"^gram: {message}"):
+            solve(matrix, targets)
+    with pytest.raises(ValueError, match=r"^targets: expected a tensor of shape \(20, outputs\), got \(19, 2\)"):
+        solve(gram, targets[1:])
+    with pytest.raises(ValueError, match="^targets: expected finite numbers, got -?inf"):
+        solve(gram, targets / 0.0)
+
+
+@pytest.mark.parametrize("lam", [0.0, -1e-3, float("nan"), "small"])
+def test_lambdas_that_are_not_positive(problem, lam):
+    gram, targets = (torch.tensor(part) for part in problem)
+    with pytest.raises(ValueError, match="^lam: expected a positive finite number"):
+        ridge_solve(gram, targets, lam)
+
+
+def test_a_long_decomposition_says_so_first(problem, monkeypatch, caplog):
+    gram, targets = (torch.tensor(part) for part in problem)
+    monkeypatch.setattr(ridge, "_PROBE", 3)
+    with caplog.at_level(logging.WARNING, "hilbertnet"):
+        ridge_path(gram, targets)
+        assert not caplog.records
+        monkeypatch.setattr(ridge, "LONG", 0.0)
+        ridge_path(gram, targets)
+    (message,) = [record.message for record in caplog.records]
+    assert "eigendecomposition of 20 x 20: about" in message

@@ -2,6 +2,15 @@
 
 from hilbertnet.estimators.classifier import CKNClassifier
 from hilbertnet.estimators.features import CKNFeatures
+from hilbertnet.estimators.gaussian_process import ConvGaussianProcessRegressor
 from hilbertnet.estimators.ridge import ConvKernelRidge, ConvKernelRidgeClassifier
+from hilbertnet.estimators.svc import ConvKernelSVC
 
-__all__ = ["CKNClassifier", "CKNFeatures", "ConvKernelRidge", "ConvKernelRidgeClassifier"]
+__all__ = [
+    "CKNClassifier",
+    "CKNFeatures",
+    "ConvGaussianProcessRegressor",
+    "ConvKernelRidge",
+    "ConvKernelRidgeClassifier",
+    "ConvKernelSVC",
+]

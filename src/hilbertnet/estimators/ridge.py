@@ -3,63 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassifierMixin, MultiOutputMixin, RegressorMixin
-from sklearn.utils.validation import check_array, check_is_fitted
+from sklearn.base import ClassifierMixin, MultiOutputMixin, RegressorMixin
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from hilbertnet.architecture import Architecture
-from hilbertnet.architecture.presets import read_architecture
-from hilbertnet.estimators.inputs import (
-    check_lambdas,
-    labels_like_input,
-    like_input,
-    read_labels,
-    read_signals,
-)
-from hilbertnet.kernels import ConvKernel
-from hilbertnet.kernels.ridge import LAMBDAS, choose_lambda, ridge_path
+from hilbertnet.estimators.inputs import check_lambdas, labels_like_input, like_input
+from hilbertnet.estimators.kernel_base import KernelEstimator, Kind, document, mean_diagonal, squeeze_outputs
+from hilbertnet.kernels.ridge import LAMBDAS, choose_lambda, ridge_path, ridge_solve
 from hilbertnet.losses import decide
 from hilbertnet.progress import Progress
 
 __all__ = ["ConvKernelRidge", "ConvKernelRidgeClassifier"]
 
-_PARAMETERS = """
-    Parameters
-    ----------
-    architecture : Architecture, str or None
-        The architecture, its text form, a preset's name, or ``None`` for a default by the size of the input.
-    kind : str
-        ``"ckn"`` or ``"ntk"``.
+_RIDGE_PARAMETERS = """
     alpha : float or None
         lambda of ``(K + n lambda I)``, in units of the mean of K(x, x); ``None`` chooses it among `alphas`.
     alphas : sequence of float or None
         Values to try; default 1e-1 ... 1e-11.
-    input_shape : tuple or None
-        (channels, height, width) or (channels, length) of flattened rows. Rows without it are one position of many
-        channels: a fully connected kernel.
-    memory : int, str or None
-        Budget of Gram matrices, such as ``"2GB"``.
-    dtype : str
-        ``"float64"`` or ``"float32"``, of Gram matrices.
-    device : str or None
-        Where to compute; default that of the input.
-    progress : bool, callable or None
-        See `hilbertnet.progress`.
-
-    Attributes
-    ----------
-    kernel_ : ConvKernel
-        The exact kernel.
+"""
+_RIDGE_ATTRIBUTES = """
     dual_coef_ : tensor
         Coefficients of the training signals, shape (n, outputs).
     alpha_ : float
         The lambda used, in units of the mean of K(x, x).
     loo_curve_ : list of (lambda, score, mean squared residual)
         Leave-one-out for every lambda tried; empty if `alpha` was given.
+    jitter_ : float
+        What was added to the diagonal beside n lambda to solve the system; 0 unless a warning said so.
     rkhs_norm_ : array
         RKHS norms of the fitted functions, shape (outputs,).
     X_fit_ : tensor
@@ -67,12 +41,12 @@ _PARAMETERS = """
 """
 
 
-class _ConvKernelRidge(BaseEstimator):
+class _ConvKernelRidge(KernelEstimator):
     def __init__(
         self,
         architecture: Architecture | str | None = None,
         *,
-        kind: Literal["ckn", "ntk"] = "ckn",
+        kind: Kind = "ckn",
         alpha: float | None = None,
         alphas: Sequence[float] | None = None,
         input_shape: tuple[int, ...] | None = None,
@@ -81,52 +55,38 @@ class _ConvKernelRidge(BaseEstimator):
         device: str | None = None,
         progress: Progress = False,
     ) -> None:
-        self.architecture = architecture
-        self.kind = kind
+        super().__init__(
+            architecture,
+            kind=kind,
+            input_shape=input_shape,
+            memory=memory,
+            dtype=dtype,
+            device=device,
+            progress=progress,
+        )
         self.alpha = alpha
         self.alphas = alphas
-        self.input_shape = input_shape
-        self.memory = memory
-        self.dtype = dtype
-        self.device = device
-        self.progress = progress
-
-    def _torch_dtype(self) -> torch.dtype:
-        if self.dtype not in ("float32", "float64"):
-            raise ValueError(f"dtype: expected 'float32' or 'float64', got {self.dtype!r}")
-        return torch.float32 if self.dtype == "float32" else torch.float64
-
-    def _read(self, X: Any, *, reset: bool) -> Tensor:
-        signals = read_signals(self, X, dtype=self._torch_dtype(), reset=reset)
-        return signals if self.device is None else signals.to(self.device)
 
     def _fit(self, signals: Tensor, targets: Tensor, score: Any, *, intercept: bool) -> None:
         lambdas = check_lambdas(self.alpha, LAMBDAS if self.alphas is None else self.alphas)
-        arch, _ = read_architecture(self.architecture, tuple(signals.shape[2:]))
-        self.kernel_ = ConvKernel(arch, self.kind)
-        gram = self.kernel_.gram(signals, memory=self.memory, dtype=signals.dtype, progress=self.progress)
-        scale = float(gram.diagonal().double().mean()) or 1.0
-        path = ridge_path(gram, targets, intercept=intercept)
+        gram = self._fit_gram(signals)
+        unit = mean_diagonal(gram)
         self.alpha_ = lambdas[0]
         self.loo_curve_: list[tuple[float, float, float]] = []
         if len(lambdas) > 1:
-            self.alpha_, self.loo_curve_ = choose_lambda(path, lambdas, score, scale)
-        self.dual_coef_ = path.coefficients(self.alpha_ * scale)
-        self.intercept_ = path.intercept(self.alpha_ * scale)
-        self.rkhs_norm_ = path.squared_norm(self.alpha_ * scale).sqrt().numpy()
+            path = ridge_path(gram, targets, intercept=intercept)
+            self.alpha_, self.loo_curve_ = choose_lambda(path, lambdas, score, unit)
+            found = path.solution(self.alpha_ * unit)
+        else:
+            found = ridge_solve(gram, targets, self.alpha_ * unit, intercept=intercept)
+        self.dual_coef_, self.intercept_, self.jitter_ = found.coefficients, found.intercept, found.jitter
+        self.rkhs_norm_ = found.squared_norm.sqrt().numpy()
         self.X_fit_ = signals
 
     def _predict(self, X: Any) -> Tensor:
         """Values of the fitted functions, shape (n, outputs), on the CPU."""
         check_is_fitted(self)
-        signals = self._read(X, reset=False).to(self.X_fit_.device)
-        gram = self.kernel_.gram(signals, self.X_fit_, memory=self.memory, dtype=signals.dtype, progress=self.progress)
-        return gram.cpu().double() @ self.dual_coef_ + self.intercept_
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.three_d_array = True
-        return tags
+        return self._cross_gram(self._read(X, reset=False), self.X_fit_) @ self.dual_coef_ + self.intercept_
 
 
 class ConvKernelRidge(MultiOutputMixin, RegressorMixin, _ConvKernelRidge):
@@ -145,22 +105,14 @@ class ConvKernelRidge(MultiOutputMixin, RegressorMixin, _ConvKernelRidge):
         y
             Targets, shape (n,) or (n, outputs).
         """
-        if y is None:
-            raise ValueError("requires y to be passed, but the target y is None")
-        signals = self._read(X, reset=True)
-        y = y.detach().cpu().numpy() if isinstance(y, Tensor) else y
-        y = check_array(y, dtype=np.float64, ensure_2d=False, input_name="y")
-        if len(y) != len(signals):
-            raise ValueError(f"y: expected {len(signals)} targets, as many as signals in X, got {len(y)}")
-        self._flat = y.ndim == 1
-        targets = torch.tensor(y.reshape(len(y), -1))
+        signals, targets = self._read_with_targets(X, y)
         self._fit(signals, targets, lambda loo: -float((loo - targets).square().mean()), intercept=True)
         return self
 
     def predict(self, X: Any) -> Any:
         """Predictions, shape (n,) or (n, outputs), in the kind of `X`."""
         values = self._predict(X)
-        return like_input(values[:, 0] if self._flat else values, X)
+        return like_input(squeeze_outputs(values, self._flat), X)
 
 
 class ConvKernelRidgeClassifier(ClassifierMixin, _ConvKernelRidge):
@@ -179,12 +131,7 @@ class ConvKernelRidgeClassifier(ClassifierMixin, _ConvKernelRidge):
         y
             Labels, shape (n,).
         """
-        if y is None:
-            raise ValueError("requires y to be passed, but the target y is None")
-        signals = self._read(X, reset=True)
-        self.classes_, labels = read_labels(y)
-        if len(labels) != len(signals):
-            raise ValueError(f"y: expected {len(signals)} labels, as many as signals in X, got {len(labels)}")
+        signals, labels = self._read_labelled(X, y)
         count = len(self.classes_)
         if count == 2:
             targets = (2.0 * labels - 1.0).double()[:, None]
@@ -206,4 +153,4 @@ class ConvKernelRidgeClassifier(ClassifierMixin, _ConvKernelRidge):
 
 
 for _estimator in (ConvKernelRidge, ConvKernelRidgeClassifier):
-    _estimator.__doc__ = f"{_estimator.__doc__}{_PARAMETERS}    "
+    document(_estimator, _RIDGE_PARAMETERS, _RIDGE_ATTRIBUTES)
