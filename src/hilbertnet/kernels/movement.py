@@ -53,10 +53,10 @@ class Movement:
     >>> model = nn.Linear(2, 2, bias=False)
     >>> movement = Movement(model)
     >>> with torch.no_grad():
-    ...     _ = model.weight.mul_(1.5)
+    ...     _ = model.weight.mul_(2.0)
     >>> movement.step()
     >>> movement.history
-    [{'weight': 0.5}]
+    [{'weight': 1.0}]
     """
 
     def __init__(self, model: nn.Module, schedule: Any = None, *, layers: Layers = None) -> None:

@@ -109,9 +109,10 @@ class Plan:
 
     def __str__(self) -> str:
         time = "unknown time" if math.isnan(self.seconds) else f"about {format_seconds(self.seconds)}"
+        fixed = "the result, the norms and what threads work in" if self.signal_bytes else "the result and the norms"
         return (
             f"Gram matrix {self.rows:,} x {self.columns:,}: {self.pairs:,} pairs of signals, {time} on this machine, "
-            f"{format_bytes(self.peak_bytes)} of memory ({format_bytes(self.fixed_bytes)} for the result and the norms)"
+            f"{format_bytes(self.peak_bytes)} of memory ({format_bytes(self.fixed_bytes)} for {fixed})"
         )
 
     def timed(self, pair_seconds: float) -> Plan:
