@@ -151,7 +151,8 @@ def load_tensors(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any
     try:
         with safe_open(str(path), framework="pt") as file:
             header = json.loads((file.metadata() or {})[_HEADER])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
+            # in memory of their own: at the odd addresses of a file, products come out with other last bits
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  not a dict
     except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise ValueError(f"{path}: expected a safetensors file written by hilbertnet ({error})") from None
     if header.get("kind") != kind:

@@ -1,4 +1,4 @@
-"""What every public door does with its signals first: one shape, finite numbers, one clear error."""
+"""What every public door does with its arguments first: signals of one shape, finite numbers, seeds, counts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["as_rng", "as_signals", "check_same_space"]
+__all__ = ["as_rng", "as_signals", "check_same_space", "is_count"]
 
 _EXPECTED = "images (n, channels, height, width), signals (n, channels, length) or rows (n, features)"
 
@@ -76,3 +76,8 @@ def as_rng(seed: int | torch.Generator | None) -> torch.Generator:
     else:
         generator.manual_seed(int(seed))
     return generator
+
+
+def is_count(value: object) -> bool:
+    """Whether `value` is a whole number of at least 1."""
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0

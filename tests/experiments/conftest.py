@@ -19,6 +19,15 @@ def digits():
 
 
 @pytest.fixture(scope="session")
+def few(digits, tmp_path_factory):
+    """Twelve digits of four classes in a file; their labels are words."""
+    path = tmp_path_factory.mktemp("few") / "few.npz"
+    places = np.concatenate([np.flatnonzero(digits.y == label)[:3] for label in range(4)])
+    np.savez(path, x=digits.x[places], y=np.array(["a, b", "ω", "=c", "d"])[digits.y[places]])
+    return path
+
+
+@pytest.fixture(scope="session")
 def digits_run(tmp_path_factory):
     """A finished run's folder."""
     folder = tmp_path_factory.mktemp("digits") / "run"

@@ -12,15 +12,6 @@ from hilbertnet.kernels import ConvKernel
 TEXT = "3 exp(0.6) - | 3 exp(0.6) gauss2"
 
 
-@pytest.fixture(scope="module")
-def few(digits, tmp_path_factory):
-    """Twelve digits of four classes in a file; their labels are words."""
-    path = tmp_path_factory.mktemp("few") / "few.npz"
-    places = np.concatenate([np.flatnonzero(digits.y == label)[:3] for label in range(4)])
-    np.savez(path, x=digits.x[places], y=np.array(["a, b", "ω", "=c", "d"])[digits.y[places]])
-    return path
-
-
 def kernel_of(x, text=TEXT, kind="ckn", **how):
     return ConvKernel(text, kind).gram(x, **how)
 

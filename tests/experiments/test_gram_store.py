@@ -18,15 +18,6 @@ from hilbertnet.kernels.stored import open_gram
 TEXT = "3 arccos1 - | 3 exp(0.6) gauss2"
 
 
-@pytest.fixture(scope="module")
-def few(digits, tmp_path_factory):
-    """Twelve digits of four classes in a file; their labels are words."""
-    path = tmp_path_factory.mktemp("few") / "few.npz"
-    places = np.concatenate([np.flatnonzero(digits.y == label)[:3] for label in range(4)])
-    np.savez(path, x=digits.x[places], y=np.array(["a, b", "ω", "=c", "d"])[digits.y[places]])
-    return path
-
-
 def test_a_store_is_the_matrix_with_what_is_known_of_it(few, tmp_path):
     settings = GramSettings(str(few), kernel=TEXT, kind="both")
     kernel, store = gram_store(settings, tmp_path / "K.zarr", tile=5, progress=False)

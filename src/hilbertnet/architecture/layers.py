@@ -17,6 +17,7 @@ from hilbertnet.architecture.dot_product import DotProductKernel
 from hilbertnet.architecture.grammar import parse_layers
 from hilbertnet.architecture.operators import patch_length, pooled_length
 from hilbertnet.architecture.pools import Pool
+from hilbertnet.signals import is_count
 from hilbertnet.text import nearest
 
 __all__ = ["Architecture", "Layer"]
@@ -44,7 +45,7 @@ class Layer:
     pool: Pool | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.patch, bool) or not isinstance(self.patch, int) or self.patch < 1:
+        if not is_count(self.patch):
             raise ValueError(f"patch: expected a whole number of pixels, at least 1, got {self.patch!r}")
         if not isinstance(self.kernel, DotProductKernel):
             raise ValueError(f"kernel: expected a dot-product kernel such as Exponential(0.6), got {self.kernel!r}")

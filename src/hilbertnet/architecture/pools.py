@@ -14,6 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hilbertnet.signals import is_count
+
 __all__ = ["AveragePool", "GaussianPool", "GlobalPool", "Pool", "Subsample", "Taps"]
 
 
@@ -45,7 +47,7 @@ class Pool(ABC):
 
 
 def _check_size(name: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if not is_count(value):
         raise ValueError(f"{name}: expected a whole number of pixels, at least 1, got {value!r}")
 
 

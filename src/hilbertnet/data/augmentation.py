@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from hilbertnet.signals import is_count
 from hilbertnet.text import Scanner
 
 __all__ = ["Augmentation", "Crop", "Flip"]
@@ -31,7 +32,7 @@ class Crop:
     pad: int = 4
 
     def __post_init__(self) -> None:
-        if isinstance(self.pad, bool) or not isinstance(self.pad, int) or self.pad < 1:
+        if not is_count(self.pad):
             raise ValueError(f"crop: expected a whole number of pixels, at least 1, got {self.pad!r}")
 
     def __str__(self) -> str:

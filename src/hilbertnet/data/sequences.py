@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hilbertnet.data.dataset import printable
 from hilbertnet.data.files import open_unzipped
 from hilbertnet.data.memory import check_fits
+from hilbertnet.signals import is_count
 
 __all__ = ["DNA", "PROTEIN", "Alphabet", "Sequences", "read_fasta"]
 
@@ -194,7 +195,7 @@ def _pairs(sequences: Iterable[str | tuple[str, str]]) -> list[tuple[str, str]]:
 def _check_length(pairs: list[tuple[str, str]], length: int | None, truncate: bool) -> None:
     if length is None:
         return
-    if isinstance(length, bool) or not isinstance(length, int) or length < 1:
+    if not is_count(length):
         raise ValueError(f"length: expected a whole number of at least 1, got {length!r}")
     longest = max(range(len(pairs)), key=lambda number: len(pairs[number][1]))
     name, text = pairs[longest]

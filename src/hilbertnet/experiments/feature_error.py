@@ -32,9 +32,10 @@ from hilbertnet.experiments.experiment import Curve, Experiment, Panel, Records,
 from hilbertnet.kernels import ConvKernel
 from hilbertnet.networks import CKN, RandomFeatureLayer, RandomFeatureNet
 from hilbertnet.networks.features import FeatureNet
-from hilbertnet.networks.pieces import check_counts, is_count
+from hilbertnet.networks.pieces import check_counts
 from hilbertnet.progress import Progress, format_seconds, track
 from hilbertnet.records import digest, environment, peak_memory, settings_of
+from hilbertnet.signals import is_count
 
 __all__ = ["EXPERIMENT", "METHODS", "FeatureErrorRun", "figures", "fit_slope", "table"]
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from hilbertnet.kernels.gram_like import GramLike, check_positive, check_targets
 from hilbertnet.kernels.nystrom import Nystrom
 from hilbertnet.progress import Progress, track
+from hilbertnet.signals import is_count
 
 __all__ = ["CGResult", "CGState", "conjugate_gradient"]
 
@@ -201,7 +202,7 @@ def conjugate_gradient(
     n = gram.shape[0]
     exact = check_targets(targets, n)
     shift, tolerance = check_positive("shift", shift), check_positive("tolerance", tolerance)
-    if not isinstance(iterations, int) or isinstance(iterations, bool) or iterations < 1:
+    if not is_count(iterations):
         raise ValueError(f"iterations: expected a whole number of at least 1, got {iterations!r}")
     if start is not None and tuple(start.shape) != tuple(exact.shape):
         raise ValueError(f"start: expected shape {tuple(exact.shape)} as targets, got {tuple(start.shape)}")

@@ -22,10 +22,11 @@ import torch
 from torch import Tensor, nn
 
 from hilbertnet.kernels.jacobian import Jacobian, Sizes
-from hilbertnet.kernels.parameters import Layers, choose_parameters, evaluating
+from hilbertnet.kernels.parameters import Layers, choose_parameters
 from hilbertnet.progress import Progress, format_bytes, track
 from hilbertnet.signals import as_signals, check_same_space
 from hilbertnet.text import nearest, parse_bytes
+from hilbertnet.training.objective import evaluating
 
 __all__ = ["Trace", "as_examples", "empirical_ntk"]
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from hilbertnet.signals import is_count
+
 __all__ = ["Grid", "Place"]
 
 
@@ -38,7 +40,7 @@ class Grid:
     def __post_init__(self) -> None:
         for name in ("rows", "columns", "side"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            if not is_count(value):
                 raise ValueError(f"{name}: expected a whole number of at least 1, got {value!r}")
 
     @property

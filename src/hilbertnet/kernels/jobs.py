@@ -17,7 +17,7 @@ from hilbertnet.kernels.grid import Grid, Place
 from hilbertnet.kernels.store import FORMAT, KINDS, GramStore, bytes_on_disk
 from hilbertnet.progress import format_bytes, format_seconds
 from hilbertnet.records import digest
-from hilbertnet.signals import as_signals
+from hilbertnet.signals import as_signals, is_count
 from hilbertnet.text import parse_bytes
 
 __all__ = ["GramJob", "StorePlan"]
@@ -151,7 +151,7 @@ class GramJob:
         ValueError
             If a tile does not fit the budget, or the store has tiles of another side.
         """
-        if side is not None and (isinstance(side, bool) or not isinstance(side, int) or side < 1):
+        if side is not None and not is_count(side):
             raise ValueError(f"tile: expected a whole number of at least 1, got {side!r}")
         if store is not None:
             store.check(self.identity if side is None else self.identity | {"tile": side})

@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hilbertnet.kernels.gram_like import GramLike
+from hilbertnet.signals import is_count
 from hilbertnet.text import nearest
 
 __all__ = ["LANDMARKS", "Landmarks", "Nystrom", "check_rank", "default_rank", "nystrom"]
@@ -77,7 +78,7 @@ def default_rank(n: int) -> int:
 
 def check_rank(rank: Any, n: int) -> None:
     """Refuse what is no whole number from 1 to n."""
-    if not isinstance(rank, int) or isinstance(rank, bool) or not 1 <= rank <= n:
+    if not is_count(rank) or rank > n:
         raise ValueError(f"rank: expected a whole number from 1 to {n}, got {rank!r}")
 
 

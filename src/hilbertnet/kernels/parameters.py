@@ -1,16 +1,15 @@
-"""Which parameters of a model are meant, layer by layer, and the model in eval mode for a while."""
+"""Which parameters of a model are meant, layer by layer."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 from torch import nn
 from torch.nn.parameter import is_lazy
 
 from hilbertnet.text import nearest
 
-__all__ = ["Layers", "choose_parameters", "evaluating"]
+__all__ = ["Layers", "choose_parameters"]
 
 Layers = str | nn.Module | Sequence[str | nn.Module] | None
 
@@ -91,15 +90,3 @@ def _name_of(model: nn.Module, item: str | nn.Module, parameters: dict[str, str]
             f"{nearest(item, known) or '; known: ' + ', '.join(known[:20])}"
         )
     return item
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside; afterwards every module is in the mode it was in."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode

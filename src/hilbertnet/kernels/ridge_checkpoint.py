@@ -50,11 +50,6 @@ def best_point(curve: Sequence[HeldOutPoint]) -> HeldOutPoint:
     return max(curve, key=lambda point: (point.score, -point.error))
 
 
-def _own(value: Any) -> Any:
-    """A tensor in memory of its own: on the odd addresses of a file, products come out with other last bits."""
-    return value.clone() if isinstance(value, Tensor) else value
-
-
 class RidgeCheckpoint:
     """What was reached: the curve, the solution of the last and of the best lambda, the system being solved.
 
@@ -90,9 +85,9 @@ class RidgeCheckpoint:
         try:
             check_identity(file, state["identity"], self.identity, "ridge regression")
             self.curve = [HeldOutPoint(**point) for point in state["curve"]]
-            self.start, self.best, self.chosen = _own(state["start"]), _own(state["best"]), state["chosen"]
+            self.start, self.best, self.chosen = state["start"], state["best"], state["chosen"]
             system = state["system"]
-            self.system = None if system is None else CGState(**{name: _own(part) for name, part in system.items()})
+            self.system = None if system is None else CGState(**system)
         except (KeyError, TypeError) as error:
             raise ValueError(f"checkpoint: {file} is damaged ({error!r}); remove it") from None
 

@@ -24,6 +24,7 @@ from hilbertnet.kernels.grid import Grid, Place
 from hilbertnet.kernels.jobs import GramJob, StorePlan
 from hilbertnet.kernels.store import GramStore
 from hilbertnet.progress import LONG, Progress, announce, track
+from hilbertnet.signals import is_count
 
 __all__ = ["Run", "Tiles", "compute_gram", "plan_gram", "read_part"]
 
@@ -165,7 +166,7 @@ def _check_workers(workers: int | None, cluster: Any) -> int:
     """How many tiles this process computes at once."""
     if workers is None:
         return 1
-    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
+    if not is_count(workers):
         raise ValueError(f"workers: expected a whole number of at least 1, got {workers!r}")
     if cluster is not None and cluster != "local":
         raise ValueError(f"workers: a running cluster has its own, got {workers}")

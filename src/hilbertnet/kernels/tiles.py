@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 
 from hilbertnet.architecture.layers import Architecture
+from hilbertnet.kernels.grid import Grid
 from hilbertnet.progress import format_bytes, format_seconds
 
 __all__ = ["Plan", "Tile", "check_machine", "make_plan"]
@@ -77,10 +78,13 @@ class Plan:
         return (self.rows**2 + on_diagonal) // 2 + self.rows
 
     @property
+    def _grid(self) -> Grid:
+        return Grid(self.rows, self.columns, self.symmetric, self.side)
+
+    @property
     def tile_count(self) -> int:
         """How many tiles are computed."""
-        down, across = -(-self.rows // self.side), -(-self.columns // self.side)
-        return down * (down + 1) // 2 if self.symmetric else down * across
+        return self._grid.count
 
     @property
     def seconds(self) -> float:
@@ -100,12 +104,9 @@ class Plan:
 
     def tiles(self) -> Iterator[Tile]:
         """The tiles, row by row; of a symmetric matrix, those on and above the diagonal."""
-        for top in range(0, self.rows, self.side):
-            for left in range(top if self.symmetric else 0, self.columns, self.side):
-                yield Tile(
-                    slice(top, min(top + self.side, self.rows)),
-                    slice(left, min(left + self.side, self.columns)),
-                )
+        grid = self._grid
+        for place in grid.places():
+            yield Tile(grid.row_slice(place.row), grid.column_slice(place.column))
 
     def __str__(self) -> str:
         time = "unknown time" if math.isnan(self.seconds) else f"about {format_seconds(self.seconds)}"

@@ -28,11 +28,10 @@ from hilbertnet.networks.pieces import (
     check_counts,
     check_filters,
     convolution_layer,
-    is_count,
     linear_layer,
     output_count,
 )
-from hilbertnet.signals import as_rng
+from hilbertnet.signals import as_rng, is_count
 
 __all__ = ["PlainCNN", "ckn_like", "mnist_net", "resnet", "vgg"]
 

@@ -12,12 +12,13 @@ import torch
 from torch import nn
 from torch.nn.utils import skip_init
 
+from hilbertnet.signals import is_count
+
 __all__ = [
     "check_classes",
     "check_counts",
     "check_filters",
     "convolution_layer",
-    "is_count",
     "linear_layer",
     "output_count",
 ]
@@ -57,11 +58,6 @@ def linear_layer(inputs: int, outputs: int, rng: torch.Generator, *, bias: bool 
 def output_count(classes: int) -> int:
     """How many logits: the sign of one tells two classes apart."""
     return 1 if classes == 2 else classes
-
-
-def is_count(value: object) -> bool:
-    """Whether `value` is a whole number of at least 1."""
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def check_counts(**values: int) -> None:

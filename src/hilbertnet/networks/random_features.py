@@ -33,8 +33,7 @@ from hilbertnet.architecture.dual import dual_table
 from hilbertnet.architecture.layers import Architecture, Layer
 from hilbertnet.architecture.operators import pad_for_patches, patch_norms, patch_scale, pool_features
 from hilbertnet.networks.features import FeatureNet
-from hilbertnet.networks.pieces import is_count
-from hilbertnet.signals import as_rng
+from hilbertnet.signals import as_rng, is_count
 
 __all__ = ["RandomFeatureLayer", "RandomFeatureNet"]
 

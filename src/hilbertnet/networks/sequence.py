@@ -19,11 +19,10 @@ from hilbertnet.networks.pieces import (
     check_classes,
     check_counts,
     convolution_layer,
-    is_count,
     linear_layer,
     output_count,
 )
-from hilbertnet.signals import as_rng
+from hilbertnet.signals import as_rng, is_count
 
 __all__ = ["MaskedConvolutions", "SequenceCNN", "SequenceNet", "pack", "pool_inside", "unpack"]
 

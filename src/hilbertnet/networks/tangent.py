@@ -25,9 +25,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hilbertnet.architecture.layers import Architecture
-from hilbertnet.networks.pieces import check_counts, is_count
+from hilbertnet.networks.pieces import check_counts
 from hilbertnet.networks.random_features import RandomFeatureNet
-from hilbertnet.signals import as_rng
+from hilbertnet.signals import as_rng, is_count
 
 __all__ = ["TangentNet", "ntk_network"]
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from hilbertnet.losses import Loss, decide, losses, signs
 
-__all__ = ["Data", "Objective", "classification_loss", "device_of", "evaluate"]
+__all__ = ["Data", "Objective", "classification_loss", "device_of", "evaluate", "evaluating"]
 
 Data = tuple[Tensor, Tensor]
 Objective = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -51,21 +52,28 @@ def evaluate(
     """
     x, y = data
     objective, device = objective or classification_loss(), device_of(model)
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
     total, right = 0.0, 0
-    try:
+    with evaluating(model):
         for part, labels in zip(x.split(batch_size), y.split(batch_size), strict=True):
             labels = labels.to(device)
             loss, scores = objective(model, part.to(device), labels)
             total += loss.item() * len(part)
             right += int((decide(scores) == labels).sum())
-    finally:
-        for module, mode in modes:
-            module.training = mode
     return total / len(x), right / len(x)
 
 
 def device_of(model: nn.Module) -> torch.device:
     """Where its parameters are."""
     return next(iter(model.parameters())).device
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode inside; afterwards every module is in the mode it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
