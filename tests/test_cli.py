@@ -148,7 +148,7 @@ def test_the_examples_of_the_help_run(tmp_path):
         )
         result = subprocess.run(
             line.replace("hilbertnet ", f"{sys.executable} -m hilbertnet ", 1),
-            shell=True, capture_output=True, text=True, cwd=tmp_path, check=False,
+            shell=True, capture_output=True, text=True, cwd=tmp_path, check=False, timeout=300,
         )  # fmt: skip
         assert result.returncode == 0, f"{line}: {result.stderr}"
     for name in ("predictions.csv", "digits.npz", "ntk.npz", "digits.html", "runs/digits/report.html"):

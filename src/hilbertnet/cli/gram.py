@@ -36,11 +36,11 @@ Examples:
 
     hilbertnet gram digits --kernel "3 arccos1 gauss2" --kind ntk --examples 100 --out ntk.npz
 
-    hilbertnet gram mnist --out K.zarr --plan
+    hilbertnet gram digits --out K.zarr --plan
 
-    hilbertnet gram mnist --out K.zarr --cluster local --workers 8
+    hilbertnet gram digits --out K.zarr --part 3/16
 
-    hilbertnet gram mnist --out K.zarr --part 3/16
+    hilbertnet gram digits --out K.zarr --cluster local --workers 2
 
 A store (K.zarr) gets its tiles as they are finished: interrupted or killed, the same command goes on from there.
 """

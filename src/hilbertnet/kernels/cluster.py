@@ -47,7 +47,7 @@ def cluster_runner(job: GramJob, cluster: Any, workers: int | None) -> Iterator[
     Raises
     ------
     ValueError
-        If distributed is not installed, or the scheduler does not answer.
+        If distributed is not installed, the scheduler does not answer, or workers do not start on this machine.
     """
     distributed = _distributed()
     with ExitStack() as stack:
@@ -71,19 +71,26 @@ def _distributed() -> Any:
 
 @contextmanager
 def _local_client(distributed: Any, workers: int | None) -> Iterator[Any]:
+    with _local_cluster(distributed, workers) as local, distributed.Client(local, set_as_default=False) as client:
+        yield client
+
+
+def _local_cluster(distributed: Any, workers: int | None) -> Any:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    with (
-        distributed.LocalCluster(
+    try:
+        return distributed.LocalCluster(
             n_workers=workers or cores,
             threads_per_worker=1,
             processes=True,
             dashboard_address=None,
             silence_logs=logging.CRITICAL,  # what a worker's death means is said here
             env={"NUMBA_NUM_THREADS": "1"},  # Dask itself sees to OMP and MKL
-        ) as local,
-        distributed.Client(local, set_as_default=False) as client,
-    ):
-        yield client
+        )
+    except (RuntimeError, OSError, TimeoutError) as error:
+        cause: BaseException = error
+        while cause.__cause__ or cause.__context__:
+            cause = cause.__cause__ or cause.__context__  # type: ignore[assignment]
+        raise ValueError(f"cluster: workers do not start on this machine ({error}: {cause!r})") from None
 
 
 def _check_scheduler(distributed: Any, address: Any) -> None:
