@@ -89,7 +89,8 @@ def test_rows_of_kappa_and_its_slope(kernel, dtype):
     ones, tmp = np.ones_like(u), np.zeros((5, len(u)), dtype)
     value, both = np.zeros_like(u), np.zeros_like(u)
     one, three = dtype(1), dtype(3)
-    fused_kappa.value_row(code, np.array(par, dtype), u, one, three, ones, ones, value, tmp)
+    terms = (np.zeros_like(u), u, np.zeros_like(u))
+    fused_kappa.value_row(code, np.array(par, dtype), *terms, one, three, ones, ones, value, tmp)
     exact = torch.from_numpy(u).double().clamp(-1, 1)
     expected = 3 * kernel.value(exact).numpy()
     eps = 1e-6 if dtype == np.float32 else 2e-14
@@ -97,10 +98,13 @@ def test_rows_of_kappa_and_its_slope(kernel, dtype):
     loose = 4e-4 if dtype == np.float32 else 4e-8
     np.testing.assert_allclose(value, expected, rtol=50 * eps, atol=eps * size)
     if math.isfinite(kernel.slope):
-        fused_kappa.both_row(code, np.array(par, dtype), u, ones, one, one, three, ones, ones, value, both, tmp)
         slope = kernel.derivative(exact).numpy()
-        error = np.abs(both - (slope + expected)).max()
-        assert error <= (loose if isinstance(kernel, ArcCosine) else 10 * eps) * max(size, kernel.slope)
+        for same, other in ((False, 1.0), (True, u)):
+            fused_kappa.both_row(
+                code, np.array(par, dtype), *terms, ones, same, one, one, three, ones, ones, value, both, tmp
+            )
+            error = np.abs(both - (other * slope + expected)).max()
+            assert error <= (loose if isinstance(kernel, ArcCosine) else 10 * eps) * max(size, kernel.slope)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -115,7 +119,7 @@ def test_polynomials_of_arc_cosine_kernels_against_extended_precision(dtype):
         }
     for order, expected in exact.items():
         code, _ = fused_kappa.encode(ArcCosine(order), np.dtype(dtype))
-        fused_kappa.value_row(code, np.zeros(0, dtype), u, dtype(1), dtype(1), ones, ones, out, tmp)
+        fused_kappa.value_row(code, np.zeros(0, dtype), u, 0 * u, 0 * u, dtype(1), dtype(1), ones, ones, out, tmp)
         assert np.abs(out - expected).max() < 2 * np.finfo(dtype).eps
 
 
@@ -124,7 +128,7 @@ def test_far_exponentials_stay_positive_and_do_not_wrap_around():
         u, tmp, out = np.linspace(-1, 1, 99).astype(dtype), np.zeros((5, 99), dtype), np.zeros(99, dtype)
         code, par = fused_kappa.encode(Exponential(0.01), np.dtype(dtype))
         fused_kappa.value_row(
-            code, np.array(par, dtype), u, dtype(1), dtype(1), np.ones_like(u), np.ones_like(u), out, tmp
+            code, np.array(par, dtype), u, 0 * u, 0 * u, dtype(1), dtype(1), np.ones_like(u), np.ones_like(u), out, tmp
         )
         assert (out > 0).all()
         assert (np.diff(out) >= 0).all()

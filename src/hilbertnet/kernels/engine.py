@@ -44,9 +44,9 @@ def working_memory(arch: Architecture, x: Tensor, *, tangent: bool) -> tuple[int
         return None
     from hilbertnet.kernels.fused_cpu import workspace_size
 
-    work, states, whole = workspace_size(program.ints, program.shape[0], tangent)
+    work, states, whole = workspace_size(program.ints, tangent)
     item = program.floats.dtype.itemsize
-    grids = program.shape[0] * program.stride + sum(height * row for height, _, row in program.layers)
+    grids = program.shape[0] * program.stride + sum(stride for *_, stride in program.layers)
     thread = (work + states) * item + 8 * whole + _BLOCK**2 * 16
     return 4 * grids * item, torch.get_num_threads() * thread + program.floats.nbytes + program.table.nbytes
 
@@ -121,10 +121,11 @@ def _grids(program: Program, x: Tensor, arch: Architecture) -> NDArray[Any]:
 def _flat_norms(program: Program, norms: tuple[Tensor, ...], *, grid: bool) -> tuple[NDArray[Any], NDArray[Any]]:
     """Norms of all layers after each other, on their grids if `grid`, and their inverses, 0 where they vanish."""
     parts = []
-    for (height, width, row), norm in zip(program.layers, norms, strict=True):
+    for (height, width, row, stride), norm in zip(program.layers, norms, strict=True):
         part = norm.reshape(len(norm), height, width).numpy()
         if grid:
-            part = np.pad(part, ((0, 0), (0, 0), (0, row - width)))
+            part = np.pad(part, ((0, 0), (0, 0), (0, row - width))).reshape(len(norm), -1)
+            part = np.pad(part, ((0, 0), (0, stride - height * row)))
         parts.append(part.reshape(len(norm), -1))
     flat = np.concatenate(parts, axis=1)
     inverse = np.divide(1.0, flat, out=np.zeros_like(flat), where=flat > 0)
@@ -134,9 +135,16 @@ def _flat_norms(program: Program, norms: tuple[Tensor, ...], *, grid: bool) -> t
 def _workspace(program: Program, tangent: bool) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[Any]]:
     from hilbertnet.kernels.fused_cpu import workspace_size
 
-    work, states, whole = workspace_size(program.ints, program.shape[0], tangent)
+    work, states, whole = workspace_size(program.ints, tangent)
     dtype = program.floats.dtype
-    return np.zeros(work, dtype), np.zeros(whole, np.int64), np.zeros(states, dtype)
+    return _aligned(work, dtype), np.zeros(whole, np.int64), _aligned(states, dtype)
+
+
+def _aligned(count: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Zeros that begin where a cache line does."""
+    bytes_ = np.zeros(count * dtype.itemsize + 64, np.uint8)
+    start = -bytes_.ctypes.data % 64
+    return bytes_[start : start + count * dtype.itemsize].view(dtype)
 
 
 def _in_threads(work: Callable[[Any], None], parts: Iterator[Any]) -> None:
@@ -159,9 +167,9 @@ def _own(program: Program, arch: Architecture, x: Tensor, tangent: bool) -> Self
 
     n, dtype = len(x), program.floats.dtype
     flat, grids = x.reshape(n, x.shape[1], -1).numpy(), _grids(program, x, arch)
-    norms = np.zeros((n, sum(height * width for height, width, _ in program.layers)), dtype)
+    norms = np.zeros((n, sum(height * width for height, width, *_ in program.layers)), dtype)
     inverse, values = np.zeros_like(norms), np.zeros((n, 2))
-    size = sum(height * row for height, _, row in program.layers)
+    size = sum(stride for *_, stride in program.layers)
     floor = dtype.type(np.sqrt(np.finfo(dtype).tiny))
 
     def work(part: slice) -> None:
@@ -174,7 +182,7 @@ def _own(program: Program, arch: Architecture, x: Tensor, tangent: bool) -> Self
     _in_threads(work, (slice(start, start + _BLOCK) for start in range(0, n, _BLOCK)))
     result = torch.from_numpy(values).to(x.dtype)
     shapes = arch.shapes(tuple(x.shape[2:]))
-    parts = torch.from_numpy(norms).split([height * width for height, width, _ in program.layers], dim=1)
+    parts = torch.from_numpy(norms).split([height * width for height, width, *_ in program.layers], dim=1)
     kept = tuple(part.reshape(n, *patched) for part, (patched, _) in zip(parts, shapes, strict=True))
     return SelfPass(x, kept, result[:, 0], result[:, 1] if tangent else None)
 

@@ -38,7 +38,7 @@ from hilbertnet.architecture.dot_product import (
 __all__ = ["FAST", "both_row", "encode", "value_row"]
 
 FAST = {"reassoc", "contract", "nsz", "arcp"}  # sums in any order; NaN and infinity keep their meaning
-_ROWS: Any = {"fastmath": FAST, "error_model": "numpy", "nogil": True, "cache": True}
+_ROWS: Any = {"fastmath": FAST, "error_model": "numpy", "nogil": True, "_nrt": False}
 
 EXPONENTIAL, ARC0, ARC1, POWER, INVERSE, VOVK, TABLE = range(7)
 
@@ -291,15 +291,17 @@ def _power(x: Any, degree: int, out: Any) -> None:
 
 
 @njit(**_ROWS)
-def value_row(code: int, par: Any, s: Any, a: Any, nx: Any, inv: Any, ny: Any, out: Any, tmp: Any) -> None:
-    """``out = nx ny kappa(s a inv)``; all rows have one length.
+def value_row(
+    code: int, par: Any, s: Any, s1: Any, s2: Any, a: Any, nx: Any, inv: Any, ny: Any, out: Any, tmp: Any
+) -> None:
+    """``out = nx ny kappa((s + s1 + s2) a inv)``; all rows have one length.
 
     Parameters
     ----------
     code, par
         Of `encode`.
-    s
-        Sums of products of patches.
+    s, s1, s2
+        The terms of the sums of products of patches.
     a, inv
         What makes them cosines: a number, and one for each entry.
     nx, ny
@@ -313,26 +315,28 @@ def value_row(code: int, par: Any, s: Any, a: Any, nx: Any, inv: Any, ny: Any, o
     if code == EXPONENTIAL:
         alpha = par[0]
         for i in range(len(s)):
-            out[i] = nx * ny[i] * _exp(alpha * (_clip(s[i] * a * inv[i], one) - one))
+            out[i] = nx * ny[i] * _exp(alpha * (_clip((s[i] + s1[i] + s2[i]) * a * inv[i], one) - one))
     elif code == ARC1:
         for i in range(len(s)):
-            c = _clip(s[i] * a * inv[i], one)
+            c = _clip((s[i] + s1[i] + s2[i]) * a * inv[i], one)
             w = one - abs(c)
             out[i] = nx * ny[i] * (max(c, s.dtype.type(0)) + _g(abs(c)) * w * np.sqrt(w))
     elif code == ARC0:
         for i in range(len(s)):
-            c = _clip(s[i] * a * inv[i], one)
+            c = _clip((s[i] + s1[i] + s2[i]) * a * inv[i], one)
             out[i] = nx * ny[i] * _arc0(c, np.sqrt(one - abs(c)), one, half)
     elif code == INVERSE:
         for i in range(len(s)):
-            out[i] = nx * ny[i] / (s.dtype.type(2) - _clip(s[i] * a * inv[i], one))
+            out[i] = nx * ny[i] / (s.dtype.type(2) - _clip((s[i] + s1[i] + s2[i]) * a * inv[i], one))
     elif code == VOVK:
         third = s.dtype.type(1 / 3)
         for i in range(len(s)):
-            c = _clip(s[i] * a * inv[i], one)
+            c = _clip((s[i] + s1[i] + s2[i]) * a * inv[i], one)
             out[i] = nx * ny[i] * ((one + c + c * c) * third)
     else:
-        _slow_values(code, par, s, a, inv, tmp)
+        for i in range(len(s)):
+            out[i] = s[i] + s1[i] + s2[i]
+        _slow_values(code, par, out, a, inv, tmp)
         for i in range(len(s)):
             out[i] = nx * ny[i] * tmp[0, i]
 
@@ -377,7 +381,10 @@ def both_row(
     code: int,
     par: Any,
     s: Any,
-    st: Any,
+    s1: Any,
+    s2: Any,
+    t: Any,
+    same: bool,
     a: Any,
     scale: Any,
     nx: Any,
@@ -387,41 +394,52 @@ def both_row(
     out_t: Any,
     tmp: Any,
 ) -> None:
-    """`value_row`, and ``out_t = kappa'(s a inv) st scale + out``."""
+    """`value_row`, and ``out_t = kappa'((s + s1 + s2) a inv) t scale + out``, or with their sum for t if `same`."""
     one, half = s.dtype.type(1), s.dtype.type(0.5)
     if code == EXPONENTIAL:
         alpha = par[0]
         slope = alpha * scale
         for i in range(len(s)):
-            value = _exp(alpha * (_clip(s[i] * a * inv[i], one) - one))
+            total = s[i] + s1[i] + s2[i]
+            other = total if same else t[i]
+            value = _exp(alpha * (_clip(total * a * inv[i], one) - one))
             mapped = nx * ny[i] * value
             out[i] = mapped
-            out_t[i] = slope * value * st[i] + mapped
+            out_t[i] = slope * value * other + mapped
     elif code == ARC1:
         for i in range(len(s)):
-            c = _clip(s[i] * a * inv[i], one)
+            total = s[i] + s1[i] + s2[i]
+            other = total if same else t[i]
+            c = _clip(total * a * inv[i], one)
             w = one - abs(c)
             root = np.sqrt(w)
             mapped = nx * ny[i] * (max(c, s.dtype.type(0)) + _g(abs(c)) * w * root)
             out[i] = mapped
-            out_t[i] = _arc0(c, root, one, half) * (st[i] * scale) + mapped
+            out_t[i] = _arc0(c, root, one, half) * (other * scale) + mapped
     elif code == INVERSE:
         for i in range(len(s)):
-            value = one / (s.dtype.type(2) - _clip(s[i] * a * inv[i], one))
+            total = s[i] + s1[i] + s2[i]
+            other = total if same else t[i]
+            value = one / (s.dtype.type(2) - _clip(total * a * inv[i], one))
             mapped = nx * ny[i] * value
             out[i] = mapped
-            out_t[i] = value * value * (st[i] * scale) + mapped
+            out_t[i] = value * value * (other * scale) + mapped
     elif code == VOVK:
         third = s.dtype.type(1 / 3)
         for i in range(len(s)):
-            c = _clip(s[i] * a * inv[i], one)
+            total = s[i] + s1[i] + s2[i]
+            other = total if same else t[i]
+            c = _clip(total * a * inv[i], one)
             mapped = nx * ny[i] * ((one + c + c * c) * third)
             out[i] = mapped
-            out_t[i] = (one + c + c) * third * (st[i] * scale) + mapped
+            out_t[i] = (one + c + c) * third * (other * scale) + mapped
     else:
-        _slow_values(code, par, s, a, inv, tmp)
-        _slow_slopes(code, par, s, a, inv, tmp)
+        for i in range(len(s)):
+            out[i] = s[i] + s1[i] + s2[i]
+            out_t[i] = out[i] if same else t[i]
+        _slow_values(code, par, out, a, inv, tmp)
+        _slow_slopes(code, par, out, a, inv, tmp)
         for i in range(len(s)):
             mapped = nx * ny[i] * tmp[0, i]
             out[i] = mapped
-            out_t[i] = tmp[4, i] * (st[i] * scale) + mapped
+            out_t[i] = tmp[4, i] * (out_t[i] * scale) + mapped

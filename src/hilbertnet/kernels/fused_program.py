@@ -5,7 +5,8 @@ on a grid of rows, so that every shift, sum and kappa is one pass over a contigu
 
 Only pairs of positions that can reach the result are visited. From the last layer back, along each axis, ``need[a,
 c]`` says whether the pair of positions a and c counts: at the end those with a = c, before a pooling those that share
-a window with a pair that counts, before patches those that share an offset. Rows are cut to the hull of what counts.
+a window with a pair that counts, before patches those that share an offset. Rows are cut to the hull of what counts,
+at multiples of `LANES`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from hilbertnet.architecture.layers import Architecture, Layer
 from hilbertnet.architecture.operators import patch_length, patch_padding, patch_scale, pooling_matrix
 from hilbertnet.kernels import fused_kappa
 
-__all__ = ["FIELDS", "Program", "make_program"]
+__all__ = ["FIELDS", "LANES", "Program", "make_program"]
+
+LANES = 16  # entries of a vector, or of several: stores begin at whole ones
 
 FIELDS = (  # noqa: SIM905 - comments between the names
     # kappa: its code, its parameters; the factor of P, squared
@@ -33,12 +36,17 @@ FIELDS = (  # noqa: SIM905 - comments between the names
     "mode "
     # ranges [lo, hi): S for every (a, b), H for every (virtual row, b), inputs for every virtual row
     "s_lo s_hi h_lo h_hi g_lo g_hi "
-    # pooling of the first signal, by input: rows and columns; the rows' first and last input and their slot
-    "rows_ptr rows_to rows_by columns_ptr columns_to columns_by first last slot slots "
-    # pooling of the second signal, by output; which outputs are needed
-    "down_ptr down_from down_by across_ptr across_from across_by c_lo c_hi d_lo d_hi "
+    # pooling over rows and over columns, by output; last inputs of the outputs; slots in which inputs are kept
+    "down_ptr down_from down_by across_ptr across_from across_by down_last across_last down_slot down_slots "
+    "across_slot across_slots "
+    # which pooled rows of the second signal are needed
+    "c_lo c_hi "
+    # outputs [lo, hi) that are one filter, moved by `step` positions from each to the next; an output with all its taps
+    "down_lo down_hi down_step down_full across_lo across_hi across_step across_full "
     # the last layer's weights of positions of the second signal, for every a and every b
-    "weight_h weight_w"
+    "weight_h weight_w "
+    # most terms of any sum
+    "taps"
 ).split()
 
 
@@ -99,9 +107,10 @@ class Program:
     shape
         (channels, rows, columns) of the signals.
     layers
-        For every layer: grid of the patches of the second signal (rows, columns used, length of a row).
+        For every layer: grid of the patches of the second signal (rows, columns used, length of a row) and the length
+        of a row of the state.
     stride
-        Length of a row of the first layer's grid.
+        Length of a row of the first layer's state.
     arch
         The architecture.
     """
@@ -110,7 +119,7 @@ class Program:
     table: NDArray[np.int64]
     floats: NDArray[Any]
     shape: tuple[int, int, int]
-    layers: tuple[tuple[int, int, int], ...]
+    layers: tuple[tuple[int, int, int, int], ...]
     stride: int
     arch: Architecture
 
@@ -156,9 +165,10 @@ def make_program(arch: Architecture, shape: tuple[int, ...], dtype: np.dtype[Any
         code = codes[index]
         assert code is not None
         row = _fields(tables, layer, arch, pair, needs[index], index == len(axes) - 1, len(space))
+        row["taps"] = max(_most_taps(pair), channels * pair[1].patch if index == 0 else 0)
         row |= {"code": code[0], "par": tables.real(code[1]), "par_count": len(code[1])}
         rows.append([row[name] for name in FIELDS])
-        grids.append((pair[0].out, pair[1].out, pair[1].grid))
+        grids.append((pair[0].out, pair[1].out, pair[1].grid, row["stride"]))
     ints = np.array(rows, np.int64)
     size = (space[0], space[1]) if len(space) == 2 else (1, space[0])
     floats, stride = np.array(tables.floats, dtype), rows[0][FIELDS.index("stride")]
@@ -203,7 +213,8 @@ def _fields(
     space: int,
 ) -> dict[str, int]:
     rows, columns = pair
-    stride = -(-(rows.grid * columns.grid + columns.patch - 1) // 16) * 16
+    shifts = (rows.patch - 1) * columns.grid + columns.patch - 1
+    stride = _whole_lanes(_whole_lanes(rows.out * columns.grid) + shifts)
     result = {
         "scale": tables.real([patch_scale(layer.patch, space, arch) ** 2]),
         "h": rows.length,
@@ -222,7 +233,15 @@ def _fields(
         "m_w": columns.pooled,
         "mode": 2 if last else int(layer.pool is not None),
     }
-    return result | _ranges(tables, pair, need) | _taps(tables, pair, need) | _weights(tables, pair, last)
+    return result | _ranges(tables, pair, need) | _pooling(tables, pair, need) | _weights(tables, pair, last, stride)
+
+
+def _whole_lanes(count: Any) -> Any:
+    return -(-count // LANES) * LANES
+
+
+def _most_taps(pair: tuple[_Axis, _Axis]) -> int:
+    return int(max(max(axis.patch, (axis.matrix != 0).sum(1).max()) for axis in pair))
 
 
 def _ranges(
@@ -234,15 +253,15 @@ def _ranges(
     c_lo, c_hi = _hull(rows.before_pool(need[0]))
     d_lo, d_hi = _hull(columns.before_pool(need[1]))
     used = (c_hi > c_lo)[:, None] & (d_hi > d_lo)
-    s_lo = np.where(used, c_lo[:, None] * width + d_lo, 0)
-    s_hi = np.where(used, (c_hi[:, None] - 1) * width + d_hi, 0)
+    s_lo = np.where(used, (c_lo[:, None] * width + d_lo) // LANES * LANES, 0)
+    s_hi = np.where(used, _whole_lanes((c_hi[:, None] - 1) * width + d_hi), 0)
     virtual = rows.out + rows.patch - 1
     h_lo, h_hi = np.full((virtual, columns.out), np.iinfo(np.int64).max), np.zeros((virtual, columns.out), np.int64)
     for r in range(rows.patch):
         part = slice(r, r + rows.out)
         h_lo[part] = np.where(used, np.minimum(h_lo[part], s_lo + r * width), h_lo[part])
         h_hi[part] = np.where(used, np.maximum(h_hi[part], s_hi + r * width), h_hi[part])
-    h_lo = np.minimum(h_lo, h_hi)
+    h_lo = np.minimum(h_lo, h_hi) // LANES * LANES
     some = h_hi > h_lo
     g_lo = np.where(some, h_lo, np.iinfo(np.int64).max).min(1)
     g_hi = np.where(some.any(1), h_hi.max(1) + columns.patch - 1, 0)
@@ -258,41 +277,55 @@ def _hull(need: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]
     return lo, hi
 
 
-def _taps(
+def _pooling(
     tables: _Tables, pair: tuple[_Axis, _Axis], need: tuple[NDArray[np.bool_], NDArray[np.bool_]]
 ) -> dict[str, int]:
-    rows, columns = pair
+    """Pooling of both signals along both axes, as sums that outputs take of their inputs."""
     result: dict[str, int] = {}
-    for name, matrix in (
-        ("rows", rows.matrix.T),
-        ("columns", columns.matrix.T),
-        ("down", rows.matrix),
-        ("across", columns.matrix),
-    ):
-        result |= _sparse(tables, name, matrix)
-    first, last = _hull(rows.matrix != 0)
-    slot, slots = _slots(first, last)
+    for name, axis, border in (("down", pair[0], pair[0].out), ("across", pair[1], pair[1].grid - pair[1].out)):
+        filled = axis.matrix != 0
+        last = _hull(filled)[1] - 1
+        until = np.where(filled, last[:, None], -1).max(0)  # the last step at which an input is used
+        steps = np.arange(axis.out)
+        slot, slots = _slots(steps, np.maximum(until, steps) + 1)
+        result |= {
+            f"{name}_ptr": tables.whole(np.concatenate([[0], filled.sum(1).cumsum()])),
+            f"{name}_from": tables.whole(np.nonzero(filled)[1]),
+            f"{name}_by": tables.real(axis.matrix[filled]),
+            f"{name}_last": tables.whole(last),
+            f"{name}_slot": tables.whole(slot),
+            f"{name}_slots": slots,
+        }
+        result |= {f"{name}_{key}": value for key, value in _filter(axis.matrix, border).items()}
     c_lo, c_hi = _hull(need[0])
-    d_lo, d_hi = _hull(need[1])
-    values = {"first": first, "last": last - 1, "slot": slot, "c_lo": c_lo, "c_hi": c_hi, "d_lo": d_lo, "d_hi": d_hi}
-    return result | {name: tables.whole(value) for name, value in values.items()} | {"slots": slots}
+    return result | {"c_lo": tables.whole(c_lo), "c_hi": tables.whole(c_hi)}
 
 
-def _sparse(tables: _Tables, name: str, matrix: NDArray[np.float64]) -> dict[str, int]:
-    """Rows of a matrix: where each starts, its columns that are not 0, and their values."""
-    filled = matrix != 0
-    starts = np.concatenate([[0], filled.sum(1).cumsum()])
-    places = np.nonzero(filled)[1]
-    ends = {"rows": "to", "columns": "to", "down": "from", "across": "from"}
-    return {
-        f"{name}_ptr": tables.whole(starts),
-        f"{name}_{ends[name]}": tables.whole(places),
-        f"{name}_by": tables.real(matrix[filled]),
-    }
+def _filter(matrix: NDArray[np.float64], border: int) -> dict[str, int]:
+    """The longest run of outputs that are one filter, which may reach `border` zeros beyond the inputs."""
+    outputs, inputs = matrix.shape
+    first, end = _hull(matrix != 0)
+    width = np.where((matrix != 0).sum(1) == end - first, end - first, 0)  # without gaps
+    full = np.flatnonzero(width == width.max())
+    one = int(full[0])
+    step = int(first[full[1]] - first[one]) // int(full[1] - one) if len(full) > 1 else 1
+    taps = matrix[one, first[one] : end[one]]
+    best, run = (0, 0), 0
+    for j in range(outputs):
+        at = int(first[one]) + step * (j - one)
+        padded = np.zeros(inputs + 2 * border)
+        same = step >= 1 and step * (outputs - 1) < inputs and -border <= at <= inputs + border - len(taps)
+        if same:
+            padded[at + border : at + border + len(taps)] = taps
+            same = np.array_equal(padded[border : border + inputs], matrix[j])
+        run = run + 1 if same else 0
+        best = max(best, (run, j + 1))
+    length, hi = best
+    return {"lo": hi - length, "hi": hi, "step": step if length else 1, "full": one}
 
 
 def _slots(first: NDArray[np.int64], last: NDArray[np.int64]) -> tuple[list[int], int]:
-    """Slots that rows of a pooled map share, each from its first input to its last."""
+    """Slots that rows share, each from its first step up to, not including, its last."""
     free: list[int] = []
     busy: list[tuple[int, int]] = []
     result = [0] * len(first)
@@ -308,8 +341,8 @@ def _slots(first: NDArray[np.int64], last: NDArray[np.int64]) -> tuple[list[int]
     return result, count
 
 
-def _weights(tables: _Tables, pair: tuple[_Axis, _Axis], last: bool) -> dict[str, int]:
-    """A'A of both axes, spread over the grid of the second signal: the last pooling and the trace in one."""
+def _weights(tables: _Tables, pair: tuple[_Axis, _Axis], last: bool, stride: int) -> dict[str, int]:
+    """A'A of both axes, spread over rows of the second signal: the last pooling and the trace in one."""
     if not last:
         return {"weight_h": 0, "weight_w": 0}
     rows, columns = pair
@@ -317,4 +350,7 @@ def _weights(tables: _Tables, pair: tuple[_Axis, _Axis], last: bool) -> dict[str
     grid[:] = (rows.matrix.T @ rows.matrix)[:, :, None]
     across = np.zeros((columns.out, rows.out, columns.grid))
     across[:, :, : columns.out] = (columns.matrix.T @ columns.matrix)[:, None, :]
-    return {"weight_h": tables.real(grid), "weight_w": tables.real(across)}
+    spread = [
+        np.pad(one.reshape(len(one), -1), ((0, 0), (0, stride - rows.out * columns.grid))) for one in (grid, across)
+    ]
+    return {"weight_h": tables.real(spread[0]), "weight_w": tables.real(spread[1])}
