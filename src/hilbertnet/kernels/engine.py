@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from threading import Timer
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["cross_pass", "self_pass", "working_memory"]
 
 _BLOCK = 8  # signals on each side of the work of one thread
+_PATIENCE = 3.0  # seconds for compiled code to come from the disk
 _PLAIN = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 
 
@@ -107,6 +109,26 @@ def _made(arch: Architecture, shape: tuple[int, ...], dtype: np.dtype[Any], own:
     return program
 
 
+@lru_cache
+def _compiled(dtype: np.dtype[Any]) -> Callable[..., None]:
+    """`hilbertnet.kernels.fused_cpu.block`, ready to run; the compiler, where it takes long, says so."""
+    from hilbertnet.kernels.fused_cpu import ALL, block
+    from hilbertnet.kernels.fused_program import FIELDS
+
+    numbers, whole = np.zeros((0, 0, 0), dtype), np.zeros(0, np.int64)
+    flat, rows, ints = numbers.reshape(0), numbers.reshape(0, 0), np.zeros((0, len(FIELDS)), np.int64)
+    say = Timer(_PATIENCE, announce, [f"compiling the exact kernels ({dtype}) for this processor, once: a minute"])
+    say.start()
+    try:  # of no signals
+        block(
+            ints, whole, flat, numbers, numbers, rows, rows, rows, rows, ALL, dtype.type(0), False, flat, whole, flat,
+            np.zeros((0, 0, 2)),
+        )  # fmt: skip
+    finally:
+        say.cancel()
+    return block
+
+
 # --- signals as the compiled code reads them
 
 
@@ -163,24 +185,25 @@ def _in_threads(work: Callable[[Any], None], parts: Iterator[Any]) -> None:
 
 
 def _own(program: Program, arch: Architecture, x: Tensor, tangent: bool) -> SelfPass:
-    from hilbertnet.kernels.fused_cpu import own_block
+    from hilbertnet.kernels.fused_cpu import OWN
 
+    block = _compiled(program.floats.dtype)
     n, dtype = len(x), program.floats.dtype
     flat, grids = x.reshape(n, x.shape[1], -1).numpy(), _grids(program, x, arch)
     norms = np.zeros((n, sum(height * width for height, width, *_ in program.layers)), dtype)
-    inverse, values = np.zeros_like(norms), np.zeros((n, 2))
+    inverse, values = np.zeros_like(norms), np.zeros((n, 1, 2))
     size = sum(stride for *_, stride in program.layers)
     floor = dtype.type(np.sqrt(np.finfo(dtype).tiny))
 
     def work(part: slice) -> None:
-        grid, grid_inverse = np.zeros(size, dtype), np.zeros(size, dtype)
-        own_block(
+        grid, grid_inverse = np.zeros((1, size), dtype), np.zeros((1, size), dtype)
+        block(
             program.ints, program.table, program.floats, flat[part], grids[part], norms[part], inverse[part], grid,
-            grid_inverse, floor, tangent, *_workspace(program, tangent), values[part],
+            grid_inverse, OWN, floor, tangent, *_workspace(program, tangent), values[part],
         )  # fmt: skip
 
     _in_threads(work, (slice(start, start + _BLOCK) for start in range(0, n, _BLOCK)))
-    result = torch.from_numpy(values).to(x.dtype)
+    result = torch.from_numpy(values[:, 0]).to(x.dtype)
     shapes = arch.shapes(tuple(x.shape[2:]))
     parts = torch.from_numpy(norms).split([height * width for height, width, *_ in program.layers], dim=1)
     kept = tuple(part.reshape(n, *patched) for part, (patched, _) in zip(parts, shapes, strict=True))
@@ -190,19 +213,18 @@ def _own(program: Program, arch: Architecture, x: Tensor, tangent: bool) -> Self
 def _cross(
     program: Program, x: SelfPass, y: SelfPass, tangent: bool, elementwise: bool, symmetric: bool
 ) -> NDArray[np.float64]:
-    from hilbertnet.kernels.fused_cpu import cross_block
-
+    block = _compiled(program.floats.dtype)
     n, m = len(x.signals), len(y.signals)
     flat, grids = x.signals.reshape(n, x.signals.shape[1], -1).numpy(), _grids(program, y.signals, program.arch)
     norms_x, norms_y = _flat_norms(program, x.norms, grid=False), _flat_norms(program, y.norms, grid=True)
     result = np.zeros((n, 2) if elementwise else (n, m, 2))
 
-    def work(block: tuple[slice, slice, int]) -> None:
-        rows, columns, mode = block
+    def work(part: tuple[slice, slice, int]) -> None:
+        rows, columns, mode = part
         found = np.zeros((len(range(n)[rows]), len(range(m)[columns]), 2))
-        cross_block(
+        block(
             program.ints, program.table, program.floats, flat[rows], grids[columns], norms_x[0][rows],
-            norms_x[1][rows], norms_y[0][columns], norms_y[1][columns], mode, tangent,
+            norms_x[1][rows], norms_y[0][columns], norms_y[1][columns], mode, program.floats.dtype.type(0), tangent,
             *_workspace(program, tangent), found,
         )  # fmt: skip
         if elementwise:
@@ -220,11 +242,13 @@ def _cross(
 
 
 def _blocks(n: int, m: int, elementwise: bool, symmetric: bool) -> Iterator[tuple[slice, slice, int]]:
-    """Rows, columns, and which of their pairs: see `cross_block`."""
+    """Rows, columns, and which of their pairs."""
+    from hilbertnet.kernels.fused_cpu import ALL, EQUAL, UPPER
+
     for top in range(0, n, _BLOCK):
         rows = slice(top, top + _BLOCK)
         if elementwise:
-            yield rows, rows, 2
+            yield rows, rows, EQUAL
             continue
         for left in range(top if symmetric else 0, m, _BLOCK):
-            yield rows, slice(left, left + _BLOCK), int(symmetric and left == top)
+            yield rows, slice(left, left + _BLOCK), UPPER if symmetric and left == top else ALL

@@ -34,7 +34,10 @@ from hilbertnet.kernels.fused_layer import (
 )
 from hilbertnet.kernels.fused_rows import NATIVE
 
-__all__ = ["cross_block", "own_block", "workspace_size"]
+__all__ = ["ALL", "EQUAL", "OWN", "UPPER", "block", "workspace_size"]
+
+ALL, UPPER, EQUAL, OWN = range(4)
+"""Which pairs of a block are evaluated."""
 
 
 def workspace_size(ints: Any, tangent: bool) -> tuple[int, int, int]:
@@ -130,8 +133,8 @@ def _kept(function: Any) -> Any:
 
 
 @_kept
-def cross_block(
-    ints: Any, table: Any, floats: Any, x: Any, y: Any, nx: Any, inv_x: Any, ny: Any, inv_y: Any, mode: int,
+def block(
+    ints: Any, table: Any, floats: Any, x: Any, y: Any, nx: Any, inv_x: Any, ny: Any, inv_y: Any, mode: int, floor: Any,
     tangent: bool, work: Any, whole: Any, states: Any, result: Any,
 ) -> None:  # fmt: skip
     """Both kernels of a block of pairs.
@@ -146,57 +149,27 @@ def cross_block(
         Norms of patches and their inverses (0 for a zero norm), all layers after each other: (n, positions), and on the
         grids, with zeros in their borders, (m, entries).
     mode
-        0 all pairs, 1 those with i <= j, 2 those with i = j.
+        `ALL` pairs, those `UPPER` with i <= j, those `EQUAL` with i = j, or `OWN`: every signal with itself, whose
+        norms are left in `nx` and `inv_x`; `ny` and `inv_y` are then one row to work in, with zeros in the borders.
+    floor
+        Squared norms up to here count as 0.
     tangent
         Whether to compute the tangent kernel too.
     work, whole, states
         What one thread works in.
     result
-        Shape (n, m, 2), float64.
+        Shape (n, m, 2), float64; m = 1 for `OWN`.
     """
-    for j in range(len(y)):
-        lo, hi = 0, len(x)
-        if mode == 1:
-            hi = j + 1
-        elif mode == 2:
-            lo, hi = j, j + 1
-        for i in range(lo, hi):
-            result[i, j, 0], result[i, j, 1] = _pair(
-                ints,
-                table,
-                floats,
-                x[i],
-                y[j],
-                nx[i],
-                inv_x[i],
-                ny[j],
-                inv_y[j],
-                False,
-                work[0],
-                tangent,
-                work,
-                whole,
-                states,
-            )
-
-
-@_kept
-def own_block(
-    ints: Any, table: Any, floats: Any, x: Any, y: Any, nx: Any, inv_x: Any, ny: Any, inv_y: Any, floor: Any,
-    tangent: bool, work: Any, whole: Any, states: Any, result: Any,
-) -> None:  # fmt: skip
-    """Both kernels of every signal with itself, and the norms of its patches, which are left in `nx`.
-
-    Parameters
-    ----------
-    floor
-        Squared norms up to here count as 0.
-    ny, inv_y
-        One row of the grids, zero in their borders.
-    result
-        Shape (n, 2), float64. The rest is as for `cross_block`.
-    """
+    own = mode == OWN
     for i in range(len(x)):
-        result[i, 0], result[i, 1] = _pair(
-            ints, table, floats, x[i], y[i], nx[i], inv_x[i], ny, inv_y, True, floor, tangent, work, whole, states
-        )
+        lo, hi = 0, len(y)
+        if mode == UPPER:
+            lo = i
+        elif mode == EQUAL or own:
+            lo, hi = i, i + 1
+        for j in range(lo, hi):
+            grid, to = (0, 0) if own else (j, j)
+            result[i, to, 0], result[i, to, 1] = _pair(
+                ints, table, floats, x[i], y[j], nx[i], inv_x[i], ny[grid], inv_y[grid], own, floor, tangent, work,
+                whole, states,
+            )  # fmt: skip

@@ -18,15 +18,16 @@ from numba import njit
 
 from hilbertnet.kernels.fused_kappa import both_row, value_row
 from hilbertnet.kernels.fused_program import FIELDS
-from hilbertnet.kernels.fused_rows import LEAF, NATIVE, combine, weighted_sum
+from hilbertnet.kernels.fused_rows import INLINE, LEAF, NATIVE, combine, weighted_sum
 
 __all__ = ["entries", "layer", "work_rows"]
 
 (
     CODE, PAR, PAR_COUNT, SCALE, HEIGHT, WIDTH, P_H, P_W, BEFORE_H, BEFORE_W, WRAP, GRID_H, GRID_W, STRIDE, H_OUT,
-    W_OUT, M_H, M_W, MODE, S_LO, S_HI, H_LO, H_HI, G_LO, G_HI, DOWN_PTR, DOWN_FROM, DOWN_BY, ACROSS_PTR, ACROSS_FROM,
-    ACROSS_BY, DOWN_LAST, ACROSS_LAST, DOWN_SLOT, DOWN_SLOTS, ACROSS_SLOT, ACROSS_SLOTS, C_LO, C_HI, DOWN_LO,
-    DOWN_HI, DOWN_STEP, DOWN_FULL, ACROSS_LO, ACROSS_HI, ACROSS_STEP, ACROSS_FULL, WEIGHT_H, WEIGHT_W, TAPS,
+    W_OUT, M_H, M_W, MODE, S_LO, S_HI, H_LO, H_HI, G_LO, G_HI, DOWN_PTR, DOWN_FROM, DOWN_BY, ACROSS_PTR,
+    ACROSS_FROM, ACROSS_BY, DOWN_DONE_PTR, DOWN_DONE, ACROSS_DONE_PTR, ACROSS_DONE, DOWN_SLOT, DOWN_SLOTS,
+    ACROSS_SLOT, ACROSS_SLOTS, C_LO, C_HI, DOWN_LO, DOWN_HI, DOWN_STEP, DOWN_FULL, ACROSS_LO, ACROSS_HI,
+    ACROSS_STEP, ACROSS_FULL, WEIGHT_H, WEIGHT_W, TAPS,
 ) = range(len(FIELDS))  # fmt: skip
 MAP_ONLY, POOL, TRACE = range(3)
 
@@ -133,7 +134,7 @@ def _columns(
         combine(ring, slot + b, source, by, rows, shifts, count, lo, hi)
 
 
-@njit(**LEAF)
+@njit(**INLINE)
 def _patch_rows(p: Any, a: int, b: int, rows: Any, shifts: Any, by: Any) -> int:
     """Which rows of the ring make S in row (a, b)."""
     count = 0
@@ -145,7 +146,7 @@ def _patch_rows(p: Any, a: int, b: int, rows: Any, shifts: Any, by: Any) -> int:
     return count
 
 
-@njit(**LEAF)
+@njit(**INLINE)
 def _map_row(
     p: Any, floats: Any, a: int, b: int, lo: int, hi: int, first: bool, tangent: bool, ring: Any, ring_t: Any, nx: Any,
     inv_x: Any, ny: Any, inv_y: Any, row: Any, row_t: Any, mapped: Any, mapped_t: Any, slot: int, rows: Any,
@@ -177,7 +178,7 @@ def _map_row(
         value_row(p[CODE], par, s, s1, s2, inv_x[u] * scale, nx[u], inv, norm, to, tmp)
 
 
-@njit(**LEAF)
+@njit(**INLINE)
 def _trace(p: Any, floats: Any, a: int, b: int, lo: int, hi: int, mapped: Any) -> float:
     """What a row of the last layer adds to the result: pooling and trace in one."""
     first = floats[p[WEIGHT_H] + a * p[STRIDE] + lo :]
@@ -188,7 +189,7 @@ def _trace(p: Any, floats: Any, a: int, b: int, lo: int, hi: int, mapped: Any) -
 # --- pooling
 
 
-@njit(**LEAF)
+@njit(**INLINE)
 def _take(
     table: Any,
     floats: Any,
@@ -212,23 +213,23 @@ def _take(
     return count, min(lo, hi), hi
 
 
-@njit(**LEAF)
+@njit(**INLINE)
 def _pool_columns(
     p: Any, table: Any, floats: Any, a: int, b: int, tangent: bool, mapped: Any, mapped_t: Any, lines: Any,
     lines_t: Any, spans: Any, line_spans: Any, rows: Any, shifts: Any, by: Any,
 ) -> None:  # fmt: skip
     """The outputs in line `a` of the first signal whose last input is column `b`."""
     line = table[p[DOWN_SLOT] + a] * p[M_W]
-    for j in range(p[M_W]):
-        if table[p[ACROSS_LAST] + j] == b:
-            ptr = p[ACROSS_PTR] + j
-            inputs = (table[ptr], table[ptr + 1], p[ACROSS_FROM], p[ACROSS_BY])
-            count, lo, hi = _take(table, floats, inputs, p[ACROSS_SLOT], 1, 0, spans, rows, shifts, by)
-            line_spans[line + j, 0], line_spans[line + j, 1] = lo, hi
-            if count:
-                combine(lines, line + j, mapped, by, rows, shifts, count, lo, hi)
-                if tangent:
-                    combine(lines_t, line + j, mapped_t, by, rows, shifts, count, lo, hi)
+    for done in range(table[p[ACROSS_DONE_PTR] + b], table[p[ACROSS_DONE_PTR] + b + 1]):
+        j = table[p[ACROSS_DONE] + done]
+        ptr = p[ACROSS_PTR] + j
+        inputs = (table[ptr], table[ptr + 1], p[ACROSS_FROM], p[ACROSS_BY])
+        count, lo, hi = _take(table, floats, inputs, p[ACROSS_SLOT], 1, 0, spans, rows, shifts, by)
+        line_spans[line + j, 0], line_spans[line + j, 1] = lo, hi
+        if count:
+            combine(lines, line + j, mapped, by, rows, shifts, count, lo, hi)
+            if tangent:
+                combine(lines_t, line + j, mapped_t, by, rows, shifts, count, lo, hi)
 
 
 @njit(**LEAF)
@@ -238,9 +239,10 @@ def _pool_rows(
 ) -> None:  # fmt: skip
     """The outputs whose last input is line `a` of the first signal, pooled over the second signal too."""
     row = field[:, p[STRIDE] :]
-    for i in range(p[M_H]):
+    for done in range(table[p[DOWN_DONE_PTR] + a], table[p[DOWN_DONE_PTR] + a + 1]):
+        i = table[p[DOWN_DONE] + done]
         c_lo, c_hi = table[p[C_LO] + i], table[p[C_HI] + i]
-        if table[p[DOWN_LAST] + i] != a or c_hi <= c_lo:
+        if c_hi <= c_lo:
             continue
         ptr = p[DOWN_PTR] + i
         inputs = (table[ptr], table[ptr + 1], p[DOWN_FROM], p[DOWN_BY])
@@ -256,7 +258,19 @@ def _pool_rows(
             _pool_second(p, q, table, floats, c_lo, c_hi, field, out, u, rows_2, shifts_2, by_2)
             if tangent:
                 combine(row, 0, lines_t, by, rows, shifts, count, lo, hi)
+                _clear_border(p, row)
                 _pool_second(p, q, table, floats, c_lo, c_hi, field, out_t, u, rows_2, shifts_2, by_2)
+
+
+@njit(**LEAF)
+def _clear_border(p: Any, row: Any) -> None:
+    """Zeros around a row of the tangent kernel; those of the other kernel are there, from the norms."""
+    size = p[H_OUT] * p[GRID_W]
+    for i in range(size, p[STRIDE]):
+        row[0, i] = 0
+    for i in range(p[W_OUT], size, p[GRID_W]):
+        for border in range(p[GRID_W] - p[W_OUT]):
+            row[0, i + border] = 0
 
 
 @njit(**LEAF)
@@ -269,13 +283,8 @@ def _pool_second(
     Outputs that are one filter are pooled at every position, flat, and the wanted ones picked: long rows are faster
     than few numbers. The field is five rows: zeros, the row, zeros, where it is pooled over its lines, over columns.
     """
-    width, stride, size = p[GRID_W], p[STRIDE], p[H_OUT] * p[GRID_W]
+    width, stride = p[GRID_W], p[STRIDE]
     down, across = p[DOWN_STEP] * width, p[ACROSS_STEP]
-    for i in range(stride + size, 2 * stride):
-        field[0, i] = 0
-    for i in range(stride + p[W_OUT], stride + size, width):
-        for border in range(width - p[W_OUT]):
-            field[0, i + border] = 0
     down_lo, down_hi = max(c_lo, p[DOWN_LO]), min(c_hi, p[DOWN_HI])
     pooled = 3 * stride
     for c in range(c_lo, c_hi):

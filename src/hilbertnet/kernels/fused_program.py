@@ -36,9 +36,9 @@ FIELDS = (  # noqa: SIM905 - comments between the names
     "mode "
     # ranges [lo, hi): S for every (a, b), H for every (virtual row, b), inputs for every virtual row
     "s_lo s_hi h_lo h_hi g_lo g_hi "
-    # pooling over rows and over columns, by output; last inputs of the outputs; slots in which inputs are kept
-    "down_ptr down_from down_by across_ptr across_from across_by down_last across_last down_slot down_slots "
-    "across_slot across_slots "
+    # pooling over rows and over columns, by output; outputs that each input completes; slots in which inputs are kept
+    "down_ptr down_from down_by across_ptr across_from across_by down_done_ptr down_done across_done_ptr across_done "
+    "down_slot down_slots across_slot across_slots "
     # which pooled rows of the second signal are needed
     "c_lo c_hi "
     # outputs [lo, hi) that are one filter, moved by `step` positions from each to the next; an output with all its taps
@@ -292,7 +292,8 @@ def _pooling(
             f"{name}_ptr": tables.whole(np.concatenate([[0], filled.sum(1).cumsum()])),
             f"{name}_from": tables.whole(np.nonzero(filled)[1]),
             f"{name}_by": tables.real(axis.matrix[filled]),
-            f"{name}_last": tables.whole(last),
+            f"{name}_done_ptr": tables.whole(np.searchsorted(np.sort(last), np.arange(axis.out + 1))),
+            f"{name}_done": tables.whole(np.argsort(last, kind="stable")),
             f"{name}_slot": tables.whole(slot),
             f"{name}_slots": slots,
         }

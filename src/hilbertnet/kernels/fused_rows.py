@@ -11,11 +11,13 @@ from numba import njit
 
 from hilbertnet.kernels.fused_kappa import FAST
 
-__all__ = ["LEAF", "NATIVE", "combine", "weighted_sum"]
+__all__ = ["INLINE", "LEAF", "NATIVE", "combine", "weighted_sum"]
 
 NATIVE: Any = {"fastmath": FAST, "error_model": "numpy", "nogil": True}
 LEAF: Any = {**NATIVE, "_nrt": False}
 """For functions that make no arrays: their views of rows are not counted, which costs more than short rows do."""
+INLINE: Any = {**LEAF, "forceinline": True}
+"""For functions called once or twice a row, which have more arguments than work."""
 
 
 @njit(**LEAF)
