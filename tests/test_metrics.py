@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
-from hilbertnet.metrics import Interval, accuracy_interval, auroc50, paired_test
+from hilbertnet.metrics import Interval, accuracy_interval, auroc50, paired_interval, paired_test
 
 
 def predictions(right: int, total: int) -> tuple[np.ndarray, np.ndarray]:
@@ -138,3 +138,44 @@ def test_paired_test_of_a_clear_case():
     true = np.zeros(100, int)
     assert paired_test(true, true, (np.arange(100) < 10).astype(int)) == pytest.approx(2 / 2**10, rel=1e-12)
     assert paired_test(true, true, true) == 1
+
+
+# --- differences of two classifiers
+
+
+def two_classifiers(both, first, second, neither):
+    """Predictions of two classifiers where all labels are 0: both right, only one of them, none."""
+    one = np.repeat([0, 0, 1, 1], [both, first, second, neither])
+    two = np.repeat([0, 1, 0, 1], [both, first, second, neither])
+    return np.zeros(len(one), int), one, two
+
+
+def test_paired_interval_covers_the_true_difference():
+    """By simulation, where the classifiers agree much, as they do, and where they do not."""
+    rng = np.random.RandomState(0)
+    for chances, n in (((0.9, 0.05, 0.03, 0.02), 100), ((0.3, 0.25, 0.25, 0.2), 60), ((0.97, 0.02, 0.005, 0.005), 300)):
+        gap, covered = chances[1] - chances[2], 0
+        for _ in range(400):
+            found = paired_interval(*two_classifiers(*rng.multinomial(n, chances)))
+            covered += found.low <= gap <= found.high
+        assert 0.92 <= covered / 400 <= 1.0
+
+
+@given(st.lists(st.integers(0, 40), min_size=4, max_size=4).filter(any))
+def test_paired_interval_is_a_difference(counts):
+    true, one, two = two_classifiers(*counts)
+    found, back = paired_interval(true, one, two), paired_interval(true, two, one)
+    assert found.value == pytest.approx(np.mean(one == 0) - np.mean(two == 0), abs=1e-12)
+    assert -1 <= found.low <= found.value <= found.high <= 1
+    assert (back.value, back.low, back.high) == pytest.approx((-found.value, -found.high, -found.low), abs=1e-12)
+    wider = paired_interval(true, one, two, 0.99)
+    assert wider.low <= found.low
+    assert wider.high >= found.high
+
+
+def test_paired_interval_of_equal_classifiers_holds_zero():
+    found = paired_interval(*two_classifiers(90, 0, 0, 10))
+    assert found.low < 0 < found.high
+    assert found.high < 0.06  # narrower than that of two that are wrong in other places
+    apart = paired_interval(*two_classifiers(80, 10, 10, 0))
+    assert apart.high > found.high

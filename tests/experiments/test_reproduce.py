@@ -112,7 +112,10 @@ def test_the_device_is_a_setting(squares, tmp_path):
     ("how", "message"),
     [
         ({"name": "cifar-feature"}, "did you mean 'cifar-features'"),
-        ({"name": "random"}, "experiment: expected one of cifar-features, lazy-training, random-features"),
+        (
+            {"name": "random"},
+            "experiment: expected one of cifar-features, exact-kernels, lazy-training, random-features",
+        ),
         ({"scale": "papper"}, "did you mean 'paper'"),
         ({"only": ["ckn-64-257"]}, "only: expected some of ckn-64-256, .*did you mean 'ckn-64-256'"),
     ],

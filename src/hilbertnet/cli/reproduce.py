@@ -15,12 +15,16 @@ if TYPE_CHECKING:
 
 __all__ = ["HELP", "NAMES", "draw", "reproduce"]
 
-NAMES = ("cifar-features", "lazy-training", "random-features")
+NAMES = ("cifar-features", "exact-kernels", "lazy-training", "random-features")
 """What a shell completes; the experiments themselves load when they are done."""
 
 HELP = """Do an experiment: every run in a folder of its own, table and pictures from their records.
 
 cifar-features: accuracies on CIFAR-10 of convolutional kernel networks and plain ones, beside published figures.
+
+exact-kernels: accuracy of ridge regression with exact kernels, MNIST and CIFAR-10, by the number of training images.
+
+lazy-training: whether networks train as their tangent kernel says, and in which layers.
 
 random-features: how far random features and Nyström projections are from the exact kernel, by their number.
 
@@ -31,6 +35,8 @@ Examples:
     hilbertnet reproduce random-features
 
     hilbertnet reproduce cifar-features --only small-unsupervised
+
+    hilbertnet reproduce exact-kernels --only mnist-exp
 
     hilbertnet reproduce cifar-features --scale paper --device cuda
 """

@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from hilbertnet.experiments import cifar_features, feature_error, lazy_training
+from hilbertnet.experiments import cifar_features, exact_kernels, feature_error, lazy_training
 from hilbertnet.experiments.experiment import Draw, Experiment, Run
 from hilbertnet.progress import Progress
 from hilbertnet.records import RunFolder, atomic_path, settings_of, write_json
@@ -22,6 +22,7 @@ __all__ = ["EXPERIMENTS", "SCALES", "read_settings", "reproduce"]
 
 EXPERIMENTS: dict[str, Experiment] = {
     "cifar-features": cifar_features.EXPERIMENT,
+    "exact-kernels": exact_kernels.EXPERIMENT,
     "lazy-training": lazy_training.EXPERIMENT,
     "random-features": feature_error.EXPERIMENT,
 }
