@@ -1,12 +1,13 @@
 """Exact kernels: time per pair of images against the arithmetic they cannot avoid, torch, and neural-tangents.
 
-    python benchmarks/exact_kernels.py [--images 8] [--threads 1] [--neural-tangents PYTHON]
+    python benchmarks/exact_kernels.py [--images 16] [--threads 1] [--neural-tangents PYTHON]
 
 Everything is measured in one run. The floor counts, for every layer, the products, sums and poolings of a pair at the
 rate of a matrix product (sgemm) measured here, and one kappa for every pair of patches at the rate of a row measured
 here (which adds two terms of a patch itself); nothing is skipped in the count, though the compiled recursion skips
 what cannot reach the result. neural-tangents is timed by the interpreter of an environment that has it
-(see ``neural_tangents_pairs.py``), on models that both can express; there the patches' norms are timed too.
+(see ``neural_tangents_pairs.py``), on models that both can express; there the patches' norms are timed too. With more
+threads than one, one is timed as well.
 """
 
 from __future__ import annotations
@@ -135,8 +136,8 @@ def whole_milliseconds(arch: Architecture, shape: tuple[int, ...], tangent: bool
 def against_the_floor(images: int, threads: int) -> None:
     rate = sgemm_rate()
     print(f"sgemm: {rate / 1e9:.0f} GFLOP/s on {threads} thread(s); milliseconds per pair, float32")
-    print("| model | floor | compiled | over the floor | float64 | recursion in torch | faster by |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+    print("| model | floor | compiled | over the floor | times one thread | float64 | recursion in torch | faster by |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for name, (text, shape, tangent) in MODELS.items():
         arch = Architecture.parse(text)
         operations, kappas = counts(arch, shape, tangent)
@@ -145,11 +146,18 @@ def against_the_floor(images: int, threads: int) -> None:
             milliseconds(arch, shape, tangent, engine, images, dtype) for dtype in (torch.float32, torch.float64)
         )
         slow = milliseconds(arch, shape, tangent, recursion, 2, torch.float32)
-        cells = [f"{floor:.2f}", f"{single:.2f}", f"{single / floor:.1f}", f"{double:.2f}", f"{slow:.1f}"]
+        alone = single
+        if threads > 1:
+            torch.set_num_threads(1)
+            alone = milliseconds(arch, shape, tangent, engine, images, torch.float32)
+            torch.set_num_threads(threads)
+        cells = [f"{floor:.2f}", f"{single:.2f}", f"{single / floor:.1f}", f"{alone / single:.2f}", f"{double:.2f}"]
+        cells.append(f"{slow:.1f}")
         print(f"| {name} | {' | '.join(cells)} | {slow / single:.0f} |", flush=True)
 
 
-def against_neural_tangents(python: str, images: int) -> None:
+def against_neural_tangents(python: str) -> None:
+    images = 8  # more take it minutes
     script = Path(__file__).with_name("neural_tangents_pairs.py")
     arguments = [python, str(script), json.dumps(COMPARED), str(images)]
     peers = json.loads(subprocess.run(arguments, check=True, capture_output=True, text=True).stdout)
@@ -164,14 +172,14 @@ def against_neural_tangents(python: str, images: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=8, help="pairs are their square")
+    parser.add_argument("--images", type=int, default=16, help="pairs are their square")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--neural-tangents", metavar="PYTHON", help="the interpreter of an environment that has it")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     against_the_floor(options.images, options.threads)
     if options.neural_tangents:
-        against_neural_tangents(options.neural_tangents, options.images)
+        against_neural_tangents(options.neural_tangents)
 
 
 if __name__ == "__main__":

@@ -169,3 +169,39 @@ def test_memory_stays_within_a_larger_budget(text, kind):
     assert used_beyond_signals(text, kind, 1e9, "reference")[0] < 1.3e9
     used, planned = used_beyond_signals(text, kind, 0, "compiled", images=100)
     assert used < 1.3 * planned + 2e6
+
+
+STORED = """
+import json, sys
+import torch
+from hilbertnet.kernels import ConvKernel
+from hilbertnet.kernels.runners import compute_gram, plan_gram
+
+def peak():
+    return 1024 * int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
+
+torch.set_num_threads(1)
+n, folder = int(sys.argv[1]), sys.argv[2]
+kernel, how = ConvKernel("3 exp(0.6) gauss2", "ntk"), {"memory": "48MB", "kinds": ("ckn", "ntk"), "progress": False}
+x = torch.rand(n, 1, 12, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+compute_gram(folder + "/few.zarr", kernel, x[:9], **how)  # code is loaded and compiled
+plan = plan_gram(kernel, x, memory="48MB", kinds=("ckn", "ntk"))
+tiles = plan.grid.count
+before = peak()
+store = compute_gram(folder + "/K.zarr", kernel, x, part=f"1/{max(1, tiles // 3)}", **how)
+print(json.dumps({"bytes": peak() - before, "tiles": tiles, "done": len(store.done())}))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak is read from /proc")
+@pytest.mark.parametrize("images", [100, pytest.param(20_000, marks=pytest.mark.slow)])
+def test_memory_of_a_stored_matrix_stays_within_the_budget(images, tmp_path):
+    """A few tiles of a matrix of which there are more than anybody computes here; all are counted."""
+    command = [sys.executable, "-c", STORED, str(images), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["bytes"] < 1.1 * 48e6
+    assert 1 <= found["done"] <= 5
+    if images == 20_000:
+        assert found["tiles"] > 1000
