@@ -133,10 +133,15 @@ def test_a_worker_of_another_version_is_refused(client, tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def processes():
-    """Skips where worker processes do not start, as in some containers; found out in a process of its own."""
-    done = subprocess.run([sys.executable, "-c", PROBE], check=False, capture_output=True, text=True, timeout=120)
-    if done.returncode:
-        pytest.skip(f"Dask starts no processes here: {(done.stderr.strip() or 'no message').splitlines()[-1]}")
+    """Skips where worker processes do not start, as in some containers; found out in a process of its own, and here."""
+    try:
+        subprocess.run([sys.executable, "-c", PROBE], check=True, capture_output=True, text=True, timeout=120)
+        with cluster._local_client(distributed, 1) as client:
+            assert client.submit(abs, -1).result(60) == 1
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"Dask starts no processes here: {(error.stderr.strip() or 'no message').splitlines()[-1]}")
+    except (subprocess.TimeoutExpired, TimeoutError, ValueError) as error:
+        pytest.skip(f"Dask starts no processes here: {error}")
 
 
 PROBE = """

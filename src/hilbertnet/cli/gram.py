@@ -40,8 +40,6 @@ Examples:
 
     hilbertnet gram digits --out K.zarr --part 3/16
 
-    hilbertnet gram digits --out K.zarr --cluster local --workers 2
-
 A store (K.zarr) gets its tiles as they are finished: interrupted or killed, the same command goes on from there.
 """
 
