@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SHAPES := hilbertnet.architecture.operators,hilbertnet.kernels.recursion,hilbertnet.kernels.ridge,hilbertnet.networks.filters
+SHAPES := hilbertnet.architecture.operators,hilbertnet.kernels.recursion,hilbertnet.networks.filters
 
 .PHONY: demo test slow shapes lint format types docs wheel clean
 
