@@ -14,6 +14,7 @@ with ``g(a) = (sqrt(1 - a^2) - a arccos(a)) / (pi (1 - a)^(3/2))``, which makes 
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any
 
@@ -133,7 +134,7 @@ _G64B = (-9.405349619839536e-05, 0.00013149330196400181, -0.00017700272388117006
          -0.00033185703130211695, 0.00048259794872714033)  # fmt: skip
 _G64C = (-0.0007481327268291718, 0.0012691655888037857, -0.002464709327986569, 0.005985979686337739,
          -0.022535170724312468, 0.3183098861837907)  # fmt: skip
-_LOG2_E, _LOG2_E32 = np.float64(np.log2(np.e)), np.float32(np.log2(np.e))
+_LOG2_E, _LOG2_E32 = np.float64(math.log2(math.e)), np.float32(math.log2(math.e))
 _LOWEST, _LOWEST32 = np.float64(-1021.0), np.float32(-125.0)  # powers of two that are still normal numbers
 _HALF, _HALF32 = np.float64(0.5), np.float32(0.5)
 

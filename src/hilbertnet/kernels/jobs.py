@@ -174,7 +174,8 @@ class GramJob:
     def _choose_side(self) -> int:
         """A power of two, for tiles of some seconds that take a part of the budget only."""
         longest = max(self.identity["shape"])
-        seconds = self._probe(1).pair_seconds
+        # of one pair alone, the time is mostly that of the call
+        seconds = self._probe(min(16, longest) if self.memory is None else 1).pair_seconds
         side = math.sqrt(_TILE_SECONDS / max(seconds, 1e-9))
         if self.memory is not None:
             side = min(side, math.sqrt(self.memory / (8 * len(self.kinds) * self.dtype.itemsize)))
