@@ -125,10 +125,7 @@ def paired_test(y_true: ArrayLike, first: ArrayLike, second: ArrayLike) -> float
     """
     from scipy.stats import binomtest
 
-    true, one = _same_length(y_true, first)
-    _, two = _same_length(y_true, second)
-    only_first = int(np.sum((one == true) & (two != true)))
-    only_second = int(np.sum((one != true) & (two == true)))
+    _, only_first, only_second, _ = _agreement(y_true, first, second)
     if only_first + only_second == 0:
         return 1.0
     return float(binomtest(only_first, only_first + only_second).pvalue)
@@ -161,10 +158,8 @@ def paired_interval(y_true: ArrayLike, first: ArrayLike, second: ArrayLike, conf
     (0.3, True)
     """
     one, other = (accuracy_interval(y_true, found, confidence) for found in (first, second))
-    true, n = np.asarray(y_true), len(np.asarray(y_true))
-    right, also = np.asarray(first) == true, np.asarray(second) == true
-    both, neither = int(np.sum(right & also)), int(np.sum(~right & ~also))
-    only, lone = int(np.sum(right & ~also)), int(np.sum(~right & also))
+    both, only, lone, neither = _agreement(y_true, first, second)
+    n = both + only + lone + neither
     product = (both + only) * (lone + neither) * (both + lone) * (only + neither)
     excess = float(both * neither - only * lone)
     if excess > 0:  # the correlation, with a correction for continuity
@@ -178,6 +173,16 @@ def paired_interval(y_true: ArrayLike, first: ArrayLike, second: ArrayLike, conf
     low = gap - half(one.value - one.low, other.high - other.value)
     high = gap + half(one.high - one.value, other.value - other.low)
     return Interval(gap, max(low, -1.0), min(high, 1.0))
+
+
+def _agreement(y_true: ArrayLike, first: ArrayLike, second: ArrayLike) -> tuple[int, int, int, int]:
+    """On how many examples both classifiers are right, only the first, only the second, neither."""
+    true, one = _same_length(y_true, first)
+    _, two = _same_length(y_true, second)
+    right, also = one == true, two == true
+    parts = (right & also, right & ~also, ~right & also, ~right & ~also)
+    both, only_first, only_second, neither = (int(np.sum(part)) for part in parts)
+    return both, only_first, only_second, neither
 
 
 def _same_length(first: ArrayLike, second: ArrayLike) -> tuple[NDArray, NDArray]:

@@ -106,7 +106,7 @@ def test_planned_time_is_measured_on_a_few_pairs():
 
 
 # ru_maxrss of a child starts at its parent's on Linux, where VmHWM is the process's own
-MEASURE = """
+PEAK = """
 import json, pathlib, resource, sys
 import torch
 from hilbertnet.kernels import ConvKernel, engine
@@ -119,6 +119,11 @@ def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
+"""
+
+MEASURE = (
+    PEAK
+    + """
 torch.set_num_threads(1)
 text, kind, budget, n = sys.argv[1], sys.argv[2], float(sys.argv[3]), int(sys.argv[4])
 if sys.argv[5] == "reference":
@@ -130,6 +135,7 @@ before = peak()
 kernel.gram(x, memory=budget or None, progress=False)
 print(json.dumps({"bytes": peak() - before, "planned": kernel.plan(x, memory=budget or None).peak_bytes}))
 """
+)
 
 
 def used_beyond_signals(text, kind, budget, code, images=8):
@@ -171,14 +177,10 @@ def test_memory_stays_within_a_larger_budget(text, kind):
     assert used < 1.3 * planned + 2e6
 
 
-STORED = """
-import json, sys
-import torch
-from hilbertnet.kernels import ConvKernel
+STORED = (
+    PEAK
+    + """
 from hilbertnet.kernels.runners import compute_gram, plan_gram
-
-def peak():
-    return 1024 * int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
 
 torch.set_num_threads(1)
 n, folder = int(sys.argv[1]), sys.argv[2]
@@ -191,6 +193,7 @@ before = peak()
 store = compute_gram(folder + "/K.zarr", kernel, x, part=f"1/{max(1, tiles // 3)}", **how)
 print(json.dumps({"bytes": peak() - before, "tiles": tiles, "done": len(store.done())}))
 """
+)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak is read from /proc")

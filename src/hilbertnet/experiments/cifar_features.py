@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from hilbertnet.architecture.presets import read_architecture
 from hilbertnet.data import Augmentation, Dataset, Preprocessing, load
 from hilbertnet.estimators import CKNClassifier
-from hilbertnet.experiments.experiment import Experiment, Records, Run, Unfinished, markdown
+from hilbertnet.experiments.experiment import Experiment, Records, Run, Unfinished, against, markdown
 from hilbertnet.losses import decide
 from hilbertnet.metrics import Interval, accuracy_interval
 from hilbertnet.networks import PlainCNN, ckn_like
@@ -30,10 +30,8 @@ from hilbertnet.progress import Progress, format_seconds
 from hilbertnet.records import (
     atomic_path,
     digest,
-    environment,
     finite,
     load_tensors,
-    peak_memory,
     save_tensors,
     settings_of,
 )
@@ -45,7 +43,6 @@ __all__ = ["EXPERIMENT", "CifarRun", "table"]
 _TEST = 10_000  # of the training images, the last
 _HELD_OUT = 0.2
 _PLAIN = "plain network"
-_MISSED = 1.5  # points below a published figure
 
 
 @dataclass(frozen=True)
@@ -120,9 +117,7 @@ class CifarRun(Run):
             "data": data.to_dict(),
             "test": tests,
             **found,
-            "seconds": time.perf_counter() - started + unfinished.seconds,
-            "peak_memory": peak_memory(),
-            **environment(self.device),
+            **unfinished.costs(started, self.device),
         }
 
     @property
@@ -311,10 +306,7 @@ def _accuracy(test: dict[str, Any]) -> str:
 
 
 def _published(figure: float | None, value: float) -> str:
-    if figure is None:
-        return ""
-    gap = 100 * value - figure
-    return f"{figure:.1f}%" + (f" (missed by {-gap:.1f})" if gap < -_MISSED else f" ({gap:+.1f})")
+    return "" if figure is None else f"{figure:.1f}% {against(figure, value)}"
 
 
 EXPERIMENT = Experiment(CifarRun, table)

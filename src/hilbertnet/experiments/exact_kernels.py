@@ -22,7 +22,7 @@ from torch import Tensor
 
 from hilbertnet.architecture.presets import read_architecture
 from hilbertnet.data import Preprocessing, load
-from hilbertnet.experiments.experiment import Curve, Experiment, Panel, Records, Run, Unfinished, markdown
+from hilbertnet.experiments.experiment import Curve, Experiment, Panel, Records, Run, Unfinished, against, markdown
 from hilbertnet.kernels import ConvKernel
 from hilbertnet.kernels.ridge import choose_lambda, ridge_path
 from hilbertnet.kernels.runners import compute_gram
@@ -30,15 +30,13 @@ from hilbertnet.kernels.store import KINDS, GramStore
 from hilbertnet.kernels.stored import open_gram
 from hilbertnet.metrics import Interval, accuracy_interval, paired_interval, paired_test
 from hilbertnet.progress import Progress, format_seconds
-from hilbertnet.records import digest, environment, peak_memory, settings_of
+from hilbertnet.records import digest, settings_of
 from hilbertnet.signals import is_count
 
 __all__ = ["EXPERIMENT", "LAMBDAS", "ExactKernelRun", "figures", "table"]
 
 LAMBDAS = tuple(10.0**-power for power in range(4, 12))
 """Tried for ``(K + n lambda I)^-1``, in units of the mean of the diagonal of K."""
-
-_MISSED = 1.5  # points below a published figure
 
 
 @dataclass(frozen=True)
@@ -112,9 +110,7 @@ class ExactKernelRun(Run):
             "test_count": len(test),
             "results": results,
             "tiles_found": tiles_found,  # by an earlier call, whose time is not in that of this one
-            "seconds": time.perf_counter() - started + unfinished.seconds,
-            "peak_memory": peak_memory(),
-            **environment(self.device),
+            **unfinished.costs(started, self.device),
         }
 
     def _check(self) -> None:
@@ -242,8 +238,7 @@ def _published(figures: Sequence[str], kind: str, size: int, value: float) -> st
     cells = []
     for what, at, percent in map(_read_published, figures):
         if what == kind and at == size:
-            gap = 100 * value - percent
-            cells.append(f"{percent:g}%" + (f" (missed by {-gap:.1f})" if gap < -_MISSED else f" ({gap:+.1f})"))
+            cells.append(f"{percent:g}% {against(percent, value)}")
         elif what == kind:
             cells.append(f"{percent:g}% with {at:,}")
         elif what not in KINDS and at == size:

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from hilbertnet.progress import Progress
-from hilbertnet.records import check_identity, write_json
+from hilbertnet.records import check_identity, environment, peak_memory, write_json
 
-__all__ = ["Curve", "Draw", "Experiment", "Panel", "Records", "Run", "Unfinished", "markdown"]
+__all__ = ["Curve", "Draw", "Experiment", "Panel", "Records", "Run", "Unfinished", "against", "markdown"]
+
+_MISSED = 1.5  # points below a published figure
 
 Records = Mapping[str, dict[str, Any]]
 """Records of finished runs, by their names."""
@@ -136,6 +138,19 @@ class Unfinished:
     def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
         self.folder, self.identity, self.seconds = folder, identity, 0.0
 
+    def costs(self, started: float, device: str) -> dict[str, Any]:
+        """What a record says of its making: seconds, those of parts found done included, memory and environment.
+
+        Parameters
+        ----------
+        started
+            `time.perf_counter` at the start.
+        device
+            Where it was computed.
+        """
+        seconds = time.perf_counter() - started + self.seconds
+        return {"seconds": seconds, "peak_memory": peak_memory(), **environment(device)}
+
     def path(self, name: str, suffix: str) -> Path:
         """A file of the part `name`, which is removed after the run."""
         return self.folder / f"unfinished-{name}{suffix}"
@@ -166,6 +181,20 @@ class Unfinished:
             raise ValueError(f"checkpoint: {file} is damaged ({error!r}); remove it") from None
         check_identity(file, identity, self.identity, "run")
         return result, seconds
+
+
+def against(figure: float, value: float) -> str:
+    """How far a proportion is from a published figure in percent; a miss of more than 1.5 points is called one.
+
+    Examples
+    --------
+    >>> against(77.5, 0.7678)
+    '(-0.7)'
+    >>> against(77.5, 0.75)
+    '(missed by 2.5)'
+    """
+    gap = 100 * value - figure
+    return f"(missed by {-gap:.1f})" if gap < -_MISSED else f"({gap:+.1f})"
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:

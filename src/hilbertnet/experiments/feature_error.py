@@ -34,7 +34,7 @@ from hilbertnet.networks import CKN, RandomFeatureLayer, RandomFeatureNet
 from hilbertnet.networks.features import FeatureNet
 from hilbertnet.networks.pieces import check_counts
 from hilbertnet.progress import Progress, format_seconds, track
-from hilbertnet.records import digest, environment, peak_memory, settings_of
+from hilbertnet.records import digest, settings_of
 from hilbertnet.signals import is_count
 
 __all__ = ["EXPERIMENT", "METHODS", "FeatureErrorRun", "figures", "fit_slope", "table"]
@@ -105,9 +105,7 @@ class FeatureErrorRun(Run):
             ),
             "data": data.to_dict(),
             "methods": {method: _summary(self.widths, found) for method, found in parts.items()},
-            "seconds": time.perf_counter() - started + unfinished.seconds,
-            "peak_memory": peak_memory(),
-            **environment(self.device),
+            **unfinished.costs(started, self.device),
         }
 
     def _check(self) -> None:

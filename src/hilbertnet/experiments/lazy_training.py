@@ -34,7 +34,7 @@ from hilbertnet.metrics import Interval, accuracy_interval
 from hilbertnet.networks.pieces import check_counts, output_count
 from hilbertnet.networks.tangent import ntk_network
 from hilbertnet.progress import Progress, track
-from hilbertnet.records import digest, environment, peak_memory, settings_of
+from hilbertnet.records import digest, settings_of
 from hilbertnet.training import Data, Recipe, classification_loss, train
 
 __all__ = ["EXPERIMENT", "LazyRun", "LazyStudy", "figures", "stable_rate", "table"]
@@ -204,9 +204,7 @@ class LazyRun(Run):
             "regression": parts["regression"],
             "linearized": parts["linearized"],
             "trained": [parts[f"alpha-{alpha:g}"] for alpha in self.alphas],
-            "seconds": time.perf_counter() - started + unfinished.seconds,
-            "peak_memory": peak_memory(),
-            **environment(self.device),
+            **unfinished.costs(started, self.device),
         }
 
     def _study(self, x: Tensor, y: Tensor) -> LazyStudy:

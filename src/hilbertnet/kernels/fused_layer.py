@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import Any
 
 from numba import njit
+from numba.extending import register_jitable
 
 from hilbertnet.kernels.fused_kappa import both_row, value_row
 from hilbertnet.kernels.fused_program import FIELDS
@@ -35,12 +36,23 @@ MAP_ONLY, POOL, TRACE = range(3)
 # --- what a layer works in
 
 
+_SINGLE = 13  # rows: two of sums, five for kappa, the five of the field, zeros
+
+
+@register_jitable
+def _row_counts(p: Any) -> tuple[int, int, int]:
+    """Rows of the ring, mapped rows that are kept, and those pooled over columns."""
+    ring = p[P_H] * p[W_OUT]
+    if p[MODE] == POOL:
+        return ring, p[ACROSS_SLOTS], p[DOWN_SLOTS] * p[M_W]
+    return ring, 1, 0
+
+
 def work_rows(p: Any, first: bool, tangent: bool) -> int:
     """Rows of one layer's buffers, see `_buffers`."""
-    pooled = p[MODE] == POOL
-    ring = p[P_H] * p[W_OUT]
-    kept = (p[ACROSS_SLOTS] + p[DOWN_SLOTS] * p[M_W]) if pooled else 1
-    return int(13 + ring + kept + p[WIDTH] * first + tangent * (kept + ring * (not first)))
+    ring, mapped, lines = _row_counts(p)
+    kept = mapped + lines
+    return int(_SINGLE + ring + kept + p[WIDTH] * first + tangent * (kept + ring * (not first)))
 
 
 def entries(p: Any) -> int:
@@ -56,12 +68,10 @@ def _rows(work: Any, start: int, count: int, stride: int) -> Any:
 @njit(**NATIVE)
 def _buffers(p: Any, work: Any, first: bool, tangent: bool) -> Any:
     """Views into what a thread works in: single rows, inputs, the ring, mapped rows, and those pooled over columns."""
-    stride, ring_rows = p[STRIDE], p[P_H] * p[W_OUT]
-    mapped_rows, line_rows = 1, 0
-    if p[MODE] == POOL:
-        mapped_rows, line_rows = p[ACROSS_SLOTS], p[DOWN_SLOTS] * p[M_W]
-    some = _rows(work, 0, 13, stride)
-    at = 13
+    stride = p[STRIDE]
+    ring_rows, mapped_rows, line_rows = _row_counts(p)
+    some = _rows(work, 0, _SINGLE, stride)
+    at = _SINGLE
     ring = _rows(work, at, ring_rows, stride)
     at += ring_rows
     inputs = _rows(work, at, p[WIDTH] if first else 0, stride)
@@ -191,17 +201,9 @@ def _trace(p: Any, floats: Any, a: int, b: int, lo: int, hi: int, mapped: Any) -
 
 @njit(**INLINE)
 def _take(
-    table: Any,
-    floats: Any,
-    inputs: Any,
-    slots: int,
-    step: int,
-    offset: int,
-    spans: Any,
-    rows: Any,
-    shifts: Any,
+    table: Any, floats: Any, inputs: Any, slots: int, step: int, offset: int, spans: Any, rows: Any, shifts: Any,
     by: Any,
-) -> tuple[int, int, int]:
+) -> tuple[int, int, int]:  # fmt: skip
     """The inputs of one output that are there (zero ones are not): how many, and the part of the row they fill."""
     count, lo, hi = 0, 1 << 62, 0
     for k in range(inputs[0], inputs[1]):
@@ -273,6 +275,15 @@ def _clear_border(p: Any, row: Any) -> None:
             row[0, i + border] = 0
 
 
+@njit(**INLINE)
+def _filter(table: Any, floats: Any, inputs: Any, step: int, back: int, rows: Any, shifts: Any, by: Any) -> int:
+    """The inputs of one output as shifts in one row, `back` entries before its place: how many."""
+    for k in range(inputs[0], inputs[1]):
+        tap = k - inputs[0]
+        rows[tap], shifts[tap], by[tap] = 0, table[inputs[2] + k] * step - back, floats[inputs[3] + k]
+    return inputs[1] - inputs[0]
+
+
 @njit(**LEAF)
 def _pool_second(
     p: Any, q: Any, table: Any, floats: Any, c_lo: int, c_hi: int, field: Any, out: Any, at: int, rows: Any,
@@ -291,21 +302,15 @@ def _pool_second(
         alone = c < down_lo or c >= down_hi
         if alone or c == down_lo:
             full = c if alone else p[DOWN_FULL]
-            ptr, count = table[p[DOWN_PTR] + full], 0
-            for k in range(ptr, table[p[DOWN_PTR] + full + 1]):
-                rows[count], shifts[count] = 0, table[p[DOWN_FROM] + k] * width - full * down - 2 * stride
-                by[count] = floats[p[DOWN_BY] + k]
-                count += 1
+            inputs = (table[p[DOWN_PTR] + full], table[p[DOWN_PTR] + full + 1], p[DOWN_FROM], p[DOWN_BY])
+            count = _filter(table, floats, inputs, width, full * down + 2 * stride, rows, shifts, by)
             last = c if alone else down_hi - 1
             combine(field, 0, field, by, rows, shifts, count, pooled + c * down, pooled + last * down + width)
     across_lo, across_hi = p[ACROSS_LO], p[ACROSS_HI]
     if across_hi > across_lo:
         full = p[ACROSS_FULL]
-        ptr, count = table[p[ACROSS_PTR] + full], 0
-        for k in range(ptr, table[p[ACROSS_PTR] + full + 1]):
-            rows[count], shifts[count] = 0, table[p[ACROSS_FROM] + k] - full * across - stride
-            by[count] = floats[p[ACROSS_BY] + k]
-            count += 1
+        inputs = (table[p[ACROSS_PTR] + full], table[p[ACROSS_PTR] + full + 1], p[ACROSS_FROM], p[ACROSS_BY])
+        count = _filter(table, floats, inputs, 1, full * across + stride, rows, shifts, by)
         first, last = c_lo * down + across_lo * across, (c_hi - 1) * down + (across_hi - 1) * across
         combine(field, 0, field, by, rows, shifts, count, pooled + stride + first, pooled + stride + last + 1)
     for c in range(c_lo, c_hi):
@@ -435,43 +440,14 @@ def layer(
             else:
                 spans[slot, 0], spans[slot, 1] = lo, hi
                 _pool_columns(
-                    p,
-                    table,
-                    floats,
-                    a,
-                    b,
-                    tangent,
-                    mapped,
-                    mapped_t,
-                    lines,
-                    lines_t,
-                    spans,
-                    line_spans,
-                    rows,
-                    shifts,
+                    p, table, floats, a, b, tangent, mapped, mapped_t, lines, lines_t, spans, line_spans, rows, shifts,
                     by,
-                )
+                )  # fmt: skip
         if mode == POOL:
             _pool_rows(
-                p,
-                q,
-                table,
-                floats,
-                a,
-                tangent,
-                lines,
-                lines_t,
-                line_spans,
-                field,
-                out,
-                out_t,
-                rows,
-                shifts,
-                by,
-                rows_2,
-                shifts_2,
-                by_2,
-            )
+                p, q, table, floats, a, tangent, lines, lines_t, line_spans, field, out, out_t, rows, shifts, by,
+                rows_2, shifts_2, by_2,
+            )  # fmt: skip
     if mode != TRACE and q[WRAP]:
         _wrap_rows(q, p[M_H] * p[M_W], out)
         if tangent:
