@@ -15,7 +15,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hilbertnet.text import format_number
+
+if TYPE_CHECKING:
+    from hilbertnet.architecture.dual import DualTable
 
 __all__ = [
     "ArcCosine",
@@ -342,18 +345,21 @@ class Dual(DotProductKernel):
 
     activation: str | Callable[[Tensor], Tensor]
 
+    if TYPE_CHECKING:
+        _table: DualTable
+
     def __post_init__(self) -> None:
         if not isinstance(self.activation, str) and not callable(self.activation):
             raise ValueError(
                 f"activation: expected a name or an elementwise function of tensors, got {self.activation!r}"
             )
-        self._table  # noqa: B018  an activation that cannot be used is refused here
-
-    @property
-    def _table(self) -> Any:
         from hilbertnet.architecture.dual import dual_table
 
-        return dual_table(self.activation)
+        # an attribute and no property: torch's compiler would trace into the making of the table
+        object.__setattr__(self, "_table", dual_table(self.activation))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Dual, (self.activation,)
 
     def formula(self, u: Tensor) -> Tensor:
         """kappa(u) without a usable derivative at the ends."""

@@ -52,8 +52,8 @@ _RADIUS = 14.0  # the standard normal has no mass beyond it: exp(-98) = 1e-43
 class DualTable:
     """kappa and kappa' of a dual kernel as Chebyshev series in the angle, and its Hermite coefficients."""
 
-    value_series: NDArray[np.float64]
-    derivative_series: NDArray[np.float64]
+    value_series: tuple[float, ...]
+    derivative_series: tuple[float, ...]
     slope: float
     activation: Callable[[Tensor], Tensor]
     second_moment: float
@@ -85,12 +85,12 @@ def _inside(u: Tensor) -> Tensor:
     return u.clamp(-1.0 + eps, 1.0 - eps)
 
 
-def _clenshaw(series: NDArray[np.float64], u: Tensor) -> Tensor:
+def _clenshaw(series: tuple[float, ...], u: Tensor) -> Tensor:
     x = torch.acos(u) * (2.0 / math.pi) - 1.0
     later, last = torch.zeros_like(x), torch.zeros_like(x)
     for coefficient in series[:0:-1]:
-        last, later = 2.0 * x * last - later + float(coefficient), last
-    return x * last - later + float(series[0])
+        last, later = 2.0 * x * last - later + coefficient, last
+    return x * last - later + series[0]
 
 
 def _evaluate(function: Callable[[Tensor], Tensor], points: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -150,7 +150,7 @@ def _expectation(function: Callable[[Tensor], Tensor], angle: float) -> float:
     return float((half * weights).ravel() @ (first * second) @ mass)
 
 
-def _series(function: Callable[[Tensor], Tensor], scale: float) -> NDArray[np.float64]:
+def _series(function: Callable[[Tensor], Tensor], scale: float) -> tuple[float, ...]:
     """Chebyshev series of E[s(a) s(b)] / scale in the angle on [0, pi]."""
     from scipy.fft import dct
 
@@ -158,7 +158,7 @@ def _series(function: Callable[[Tensor], Tensor], scale: float) -> NDArray[np.fl
     values = np.array([_expectation(function, angle) for angle in angles]) / scale
     series = dct(values, type=2) / (_DEGREE + 1)  # numpy's own interpolation loses three digits here
     series[0] /= 2
-    return chebyshev.chebtrim(series, tol=1e-16 * np.abs(series).max())
+    return tuple(chebyshev.chebtrim(series, tol=1e-16 * np.abs(series).max()).tolist())
 
 
 @lru_cache(maxsize=64)

@@ -1,4 +1,4 @@
-"""Which code evaluates the recursion: the compiled one on a CPU where it can, else the reference in plain torch."""
+"""Which code evaluates the recursion: compiled for a CPU or an accelerator where it can, else plain torch."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from hilbertnet.architecture.layers import Architecture
 from hilbertnet.architecture.operators import antialias, pad_for_patches
 from hilbertnet.kernels import recursion
 from hilbertnet.kernels.recursion import SelfPass
+from hilbertnet.kernels.tiles import ACCELERATORS
 from hilbertnet.progress import announce
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ __all__ = ["cross_pass", "self_pass", "working_memory"]
 
 _BLOCK = 8  # signals on each side of the work of one thread
 _PATIENCE = 3.0  # seconds for compiled code to come from the disk
+_without_compiler: set[torch.device] = set()  # where it failed
 _PLAIN = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 
 
@@ -79,18 +81,31 @@ def cross_pass(
     grad = torch.is_grad_enabled() and y.signals.requires_grad
     program = None if grad else _program(arch, x.signals, own=False)
     if program is None:
-        return _reference(arch, x, y, tangent, elementwise, symmetric)
+        ckn, ntk = _in_torch(arch, x, y, tangent, elementwise)
+        if symmetric:  # to the last bit
+            return (ckn + ckn.T) / 2, None if ntk is None else (ntk + ntk.T) / 2
+        return ckn, ntk
     values = torch.from_numpy(_cross(program, x, y, tangent, elementwise, symmetric)).to(x.signals.dtype)
     return values[..., 0], values[..., 1] if tangent else None
 
 
-def _reference(
-    arch: Architecture, x: SelfPass, y: SelfPass, tangent: bool, elementwise: bool, symmetric: bool
+def _in_torch(
+    arch: Architecture, x: SelfPass, y: SelfPass, tangent: bool, elementwise: bool
 ) -> tuple[Tensor, Tensor | None]:
-    ckn, ntk = recursion.cross_pass(arch, x, y, tangent=tangent, elementwise=elementwise)
-    if symmetric:  # to the last bit
-        return (ckn + ckn.T) / 2, None if ntk is None else (ntk + ntk.T) / 2
-    return ckn, ntk
+    signals = x.signals
+    grad = torch.is_grad_enabled() and (signals.requires_grad or y.signals.requires_grad)
+    if signals.device.type in ACCELERATORS and not (grad or elementwise) and signals.device not in _without_compiler:
+        from hilbertnet.kernels import fused_gpu
+
+        try:
+            return fused_gpu.cross_pass(arch, x, y, tangent=tangent)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # also what the compiler raises
+            _without_compiler.add(signals.device)
+            slow = "torch cannot compile the exact kernels, they are several times slower"
+            announce(f"{signals.device}: {slow}: {str(error).strip().splitlines()[0]}")
+    return recursion.cross_pass(arch, x, y, tangent=tangent, elementwise=elementwise)
 
 
 def _program(arch: Architecture, x: Tensor, *, own: bool) -> Program | None:

@@ -15,7 +15,7 @@ from hilbertnet.architecture.homogeneous import safe_norm
 from hilbertnet.architecture.layers import Architecture
 from hilbertnet.kernels.engine import cross_pass, self_pass, working_memory
 from hilbertnet.kernels.recursion import SelfPass
-from hilbertnet.kernels.tiles import Plan, check_machine, make_plan
+from hilbertnet.kernels.tiles import ACCELERATORS, Plan, check_machine, make_plan
 from hilbertnet.progress import LONG, Progress, announce, track
 from hilbertnet.signals import as_signals
 from hilbertnet.text import nearest, parse_bytes
@@ -97,7 +97,8 @@ class ConvKernel:
         X, Y
             Signals, n and m of them; without `Y`, the symmetric matrix of `X`, which costs half.
         memory
-            Budget for everything but the signals, in bytes or as ``"2GB"``; default the result and 32 MiB beside it.
+            Budget for everything but the signals, in bytes or as ``"2GB"``; default the result and 32 MiB beside it
+            (on a GPU a quarter of its memory, 16 GiB at most).
         dtype
             Of the computation and the result.
         progress
@@ -170,6 +171,7 @@ class ConvKernel:
             tangent=tangent,
             memory=budget,
             compiled=working_memory(self.arch, x, tangent=tangent),
+            device=x.device,
         )
 
     @torch.no_grad()
@@ -233,7 +235,8 @@ class ConvKernel:
     @torch.no_grad()
     def _probe(self, x: Tensor, y: Tensor | None, plan: Plan, tangent: bool) -> float:
         """Seconds for one pair, measured on the first few signals."""
-        few = min(plan.side, 2 if plan.signal_bytes == 0 else 8 * torch.get_num_threads())
+        few = 8 * torch.get_num_threads() if plan.signal_bytes else 16 if x.device.type in ACCELERATORS else 2
+        few = min(plan.side, few)
         left = self_pass(self.arch, x[:few], tangent=tangent)
         right = left if y is None else self_pass(self.arch, y[:few], tangent=tangent)
         best = float("inf")

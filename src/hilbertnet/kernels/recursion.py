@@ -30,7 +30,7 @@ from hilbertnet.architecture.homogeneous import tangent as tangent_factor
 from hilbertnet.architecture.layers import Architecture, Layer
 from hilbertnet.architecture.operators import antialias, gram_patches, gram_pool
 
-__all__ = ["SelfPass", "cross_pass", "self_pass"]
+__all__ = ["SelfPass", "cross_pass", "left_norms", "right_norms", "self_pass"]
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def self_pass(arch: Architecture, x: Float[Tensor, "n channels *space"], *, tang
         inner = gram_patches(gram, layer.patch, axes, arch)
         norm = safe_norm(_diagonal(inner, axes))
         norms.append(norm)
-        both = _left(norm, axes), _right(norm, axes)
+        both = left_norms(norm, axes), right_norms(norm, axes)
         gram, tangents = _map_and_pool(arch, layer, inner, tangents, both, axes)
     traces = _trace(gram, axes), None if tangents is None else _trace(tangents, axes)
     return SelfPass(x, tuple(norms), *traces)
@@ -127,7 +127,7 @@ def cross_pass(
         inner = gram_patches(gram, layer.patch, axes, arch)
         if not elementwise:
             norm_x, norm_y = norm_x.unsqueeze(1), norm_y.unsqueeze(0)
-        both = _left(norm_x, axes), _right(norm_y, axes)
+        both = left_norms(norm_x, axes), right_norms(norm_y, axes)
         gram, tangents = _map_and_pool(arch, layer, inner, tangents, both, axes)
     return _trace(gram, axes), None if tangents is None else _trace(tangents, axes)
 
@@ -170,11 +170,11 @@ def _trace(gram: Tensor, axes: int) -> Tensor:
     return _diagonal(gram, axes).flatten(-axes).sum(-1)
 
 
-def _left(norm: Tensor, axes: int) -> Tensor:
+def left_norms(norm: Tensor, axes: int) -> Tensor:
     """Norms of the first signal's patches, shaped to broadcast over the positions of the second."""
     return norm.reshape(*norm.shape, *(1,) * axes)
 
 
-def _right(norm: Tensor, axes: int) -> Tensor:
+def right_norms(norm: Tensor, axes: int) -> Tensor:
     """Norms of the second signal's patches, shaped to broadcast over the positions of the first."""
     return norm.reshape(*norm.shape[:-axes], *(1,) * axes, *norm.shape[-axes:])

@@ -14,13 +14,17 @@ from hilbertnet.architecture.layers import Architecture
 from hilbertnet.kernels.grid import Grid
 from hilbertnet.progress import format_bytes, format_seconds
 
-__all__ = ["Plan", "Tile", "check_machine", "make_plan"]
+__all__ = ["ACCELERATORS", "Plan", "Tile", "check_machine", "make_plan"]
+
+ACCELERATORS = ("cuda", "xpu")
+"""Kinds of devices with a compiler for `hilbertnet.kernels.fused_gpu`; AMD's are ``"cuda"`` too."""
 
 # how many tensors of the size of a layer's largest state are alive at once in the recursion, as measured
 _LIVE_CKN, _LIVE_NTK = 9, 10
 _RESULT_BYTES = 48  # of one pair of a compiled tile: both kernels in float64, for a tile and for its parts
 _COMPILED_SIDE = 32
 _WORKING_SET = 32 * 2**20  # larger tiles leave the cache and are several times slower
+_ACCELERATOR_SET = 16 * 2**30  # of an accelerator's memory at most; smaller tiles are mostly launches
 
 
 class Tile(NamedTuple):
@@ -147,6 +151,14 @@ def _state_sizes(arch: Architecture, space: tuple[int, ...]) -> list[int]:
     return [math.prod(stage) for stage in stages]
 
 
+def _working_set(device: torch.device | None) -> int:
+    """Bytes that a tile should take."""
+    if device is None or device.type not in ACCELERATORS:
+        return _WORKING_SET
+    total: int = torch.get_device_module(device).get_device_properties(device).total_memory
+    return min(total // 4, _ACCELERATOR_SET)
+
+
 def make_plan(
     arch: Architecture,
     shape: tuple[int, ...],
@@ -158,6 +170,7 @@ def make_plan(
     tangent: bool,
     memory: int | None,
     compiled: tuple[int, int] | None = None,
+    device: torch.device | None = None,
 ) -> Plan:
     """Plan a Gram matrix under a memory budget.
 
@@ -179,6 +192,8 @@ def make_plan(
         Bytes for everything but the signals; default the result, the norms and what tiles of a good size need.
     compiled
         For the compiled recursion, the bytes of one signal of a tile, and of what all threads work in.
+    device
+        Where it is computed; default the CPU.
 
     Raises
     ------
@@ -192,7 +207,7 @@ def make_plan(
     fixed = item * (results * rows * width + signals * (kept + 2))
     if compiled is None:
         pair_bytes = (_LIVE_NTK if tangent else _LIVE_CKN) * item * max(_state_sizes(arch, shape[1:])) ** 2
-        signal_bytes, working, most = 0, 0, max(1, math.isqrt(_WORKING_SET // pair_bytes))
+        signal_bytes, working, most = 0, 0, max(1, math.isqrt(_working_set(device) // pair_bytes))
     else:
         signal_bytes, working = compiled
         pair_bytes, most = _RESULT_BYTES, _COMPILED_SIDE
