@@ -25,8 +25,8 @@ __all__ = ["entries", "layer", "work_rows"]
 
 (
     CODE, PAR, PAR_COUNT, SCALE, HEIGHT, WIDTH, P_H, P_W, BEFORE_H, BEFORE_W, WRAP, GRID_H, GRID_W, STRIDE, H_OUT,
-    W_OUT, M_H, M_W, MODE, S_LO, S_HI, H_LO, H_HI, G_LO, G_HI, DOWN_PTR, DOWN_FROM, DOWN_BY, ACROSS_PTR,
-    ACROSS_FROM, ACROSS_BY, DOWN_DONE_PTR, DOWN_DONE, ACROSS_DONE_PTR, ACROSS_DONE, DOWN_SLOT, DOWN_SLOTS,
+    W_OUT, M_H, M_W, MODE, S_LO, S_HI, H_LO, H_HI, G_LO, G_HI, UNEVEN, DOWN_PTR, DOWN_FROM, DOWN_BY,
+    ACROSS_PTR, ACROSS_FROM, ACROSS_BY, DOWN_DONE_PTR, DOWN_DONE, ACROSS_DONE_PTR, ACROSS_DONE, DOWN_SLOT, DOWN_SLOTS,
     ACROSS_SLOT, ACROSS_SLOTS, C_LO, C_HI, DOWN_LO, DOWN_HI, DOWN_STEP, DOWN_FULL, ACROSS_LO, ACROSS_HI,
     ACROSS_STEP, ACROSS_FULL, WEIGHT_H, WEIGHT_W, TAPS,
 ) = range(len(FIELDS))  # fmt: skip
@@ -257,6 +257,8 @@ def _pool_rows(
                     _clear(p, q, c_lo, c_hi, out_t, u)
                 continue
             combine(row, 0, lines, by, rows, shifts, count, lo, hi)
+            if p[UNEVEN]:
+                _clear_border(p, row)
             _pool_second(p, q, table, floats, c_lo, c_hi, field, out, u, rows_2, shifts_2, by_2)
             if tangent:
                 combine(row, 0, lines_t, by, rows, shifts, count, lo, hi)
@@ -266,7 +268,7 @@ def _pool_rows(
 
 @njit(**LEAF)
 def _clear_border(p: Any, row: Any) -> None:
-    """Zeros around a row of the tangent kernel; those of the other kernel are there, from the norms."""
+    """Zeros around a row, which pooling reads; in rows of the first kernel that are whole the norms have put them."""
     size = p[H_OUT] * p[GRID_W]
     for i in range(size, p[STRIDE]):
         row[0, i] = 0

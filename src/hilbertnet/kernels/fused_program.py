@@ -36,6 +36,8 @@ FIELDS = (  # noqa: SIM905 - comments between the names
     "mode "
     # ranges [lo, hi): S for every (a, b), H for every (virtual row, b), inputs for every virtual row
     "s_lo s_hi h_lo h_hi g_lo g_hi "
+    # whether the ranges of S differ: sums of rows then reach beyond what is there of some
+    "uneven "
     # pooling over rows and over columns, by output; outputs that each input completes; slots in which inputs are kept
     "down_ptr down_from down_by across_ptr across_from across_by down_done_ptr down_done across_done_ptr across_done "
     "down_slot down_slots across_slot across_slots "
@@ -266,7 +268,8 @@ def _ranges(
     g_lo = np.where(some, h_lo, np.iinfo(np.int64).max).min(1)
     g_hi = np.where(some.any(1), h_hi.max(1) + columns.patch - 1, 0)
     values = {"s_lo": s_lo, "s_hi": s_hi, "h_lo": h_lo, "h_hi": h_hi, "g_lo": np.minimum(g_lo, g_hi), "g_hi": g_hi}
-    return {name: tables.whole(value) for name, value in values.items()}
+    uneven = used & ((s_lo != s_lo[used].min()) | (s_hi != s_hi[used].max()))
+    return {name: tables.whole(value) for name, value in values.items()} | {"uneven": int(uneven.any())}
 
 
 def _hull(need: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
