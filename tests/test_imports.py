@@ -12,11 +12,12 @@ import hilbertnet
 SOURCE = Path(hilbertnet.__file__).parent
 FLOORS = [
     {"text", "progress", "records", "metrics", "protocols", "signals", "losses"},
-    {"states"},
+    {"states", "ascent"},
     {"architecture", "data"},
+    {"deformations"},
     {"solvers", "training"},
     {"kernels", "networks"},
-    {"estimators"},
+    {"estimators", "stability"},
     {"experiments"},
     {"report"},
     {"cli"},
