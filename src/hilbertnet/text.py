@@ -10,12 +10,12 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import TypeVar
 
-__all__ = ["Call", "Scanner", "TextFormError", "format_number", "nearest", "parse_bytes"]
+__all__ = ["Call", "Scanner", "TextFormError", "columns", "format_number", "nearest", "parse_bytes"]
 
 Step = TypeVar("Step")
 
@@ -36,6 +36,24 @@ class Call:
     name: str
     arguments: tuple[float | str, ...]
     position: int
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """A table in aligned columns, the first to the left and the others to the right; the first row is the head.
+
+    Examples
+    --------
+    >>> print(columns([["size", "mean"], ["0.5", "12"]]))
+    size  mean
+    ----  ----
+    0.5     12
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in [rows[0], ["-" * width for width in widths], *rows[1:]]:
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -318,7 +318,7 @@ def test_two_classes(digits, tmp_path):
     assert ("mistakes" in tensors) == bool(header["mistakes"])
 
 
-@pytest.mark.parametrize(("stranger", "words"), [(0, False), (3, True), (9, True)])
+@pytest.mark.parametrize(("stranger", "words"), [(0, False), (3, True), pytest.param(9, True, marks=pytest.mark.slow)])
 def test_an_official_test_set_with_a_class_that_training_lacks(digits, stranger, words, tmp_path):
     y = np.array(list("abcdefghij"))[digits.y] if words else digits.y
     known = np.flatnonzero(digits.y[:300] != stranger)

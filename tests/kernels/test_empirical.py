@@ -313,10 +313,11 @@ print(status("VmHWM") - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the kernel does not reset peaks of memory")
 @pytest.mark.parametrize(
     ("kind", "whole"),
-    [("dense", 24 * 10 * 281_010 * 4), pytest.param("images", 60 * 10 * 39_370 * 4, marks=pytest.mark.slow)],
+    [("dense", 24 * 10 * 281_010 * 4), ("images", 60 * 10 * 39_370 * 4)],
 )
 def test_the_peak_of_memory_stays_within_the_budget(kind, whole):
     """Budgets of a fraction of what all the gradients take, and the measured peak of the process beyond its start."""

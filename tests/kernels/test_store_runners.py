@@ -312,6 +312,7 @@ def test_killed_at_random_moments(examples, kills, seed, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir() if path.suffix == ".zarr") == ["K.zarr", "straight.zarr"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
 def test_processes_at_the_same_store_do_not_harm_each_other(tmp_path):
     assert run("together", tmp_path, 40)["files"] == 110

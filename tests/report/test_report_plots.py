@@ -205,6 +205,25 @@ def test_many_curves_are_told_apart():
     assert len({(line.get_color(), line.get_linestyle(), line.get_marker()) for line in lines}) == 8
 
 
+def test_levels_and_points_have_the_colour_of_their_line_and_levels_one_entry_in_the_legend():
+    def line(label, height):
+        return Curve(label, (1, 10), (height, height + 1))
+
+    def level(label, height):
+        return Curve(label, (1, 10), (height, height), kind="level")
+
+    drawn = [line("a", 1), level("same", 2), level("any", 3), line("b", 2), level("same", 4), level("any", 5)]
+    drawn.append(Curve("b, published", (2,), (3,), kind="points"))
+    axes = curves(Panel("t", "x", "y", tuple(drawn)))
+    a, same, anything, b, same_b, any_b, points = axes.lines
+    assert a.get_color() == same.get_color() == anything.get_color() != b.get_color()
+    assert b.get_color() == same_b.get_color() == points.get_color()
+    assert same.get_linestyle() == any_b.get_linestyle() == "--"  # patterns are not in the style's name
+    assert same._unscaled_dash_pattern == same_b._unscaled_dash_pattern != any_b._unscaled_dash_pattern
+    assert points.get_linewidth() == 0
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["a", "same", "any", "b", "b, published"]
+
+
 def test_curves_are_drawn_on_the_axes_given_in_the_palette_of_a_page():
     axes = Figure().subplots()
     assert curves(PANEL, axes, palette=PAGE) is axes

@@ -15,12 +15,14 @@ if TYPE_CHECKING:
 
 __all__ = ["HELP", "NAMES", "draw", "reproduce"]
 
-NAMES = ("cifar-features", "exact-kernels", "lazy-training", "random-features")
+NAMES = ("cifar-features", "deformed-digits", "exact-kernels", "lazy-training", "random-features")
 """What a shell completes; the experiments themselves load when they are done."""
 
 HELP = """Do an experiment: every run in a folder of its own, table and pictures from their records.
 
 cifar-features: accuracies on CIFAR-10 of convolutional kernel networks and plain ones, beside published figures.
+
+deformed-digits: how far deformed digits move, under exact kernels and other representations, beside published figures.
 
 exact-kernels: accuracy of ridge regression with exact kernels, MNIST and CIFAR-10, by the number of training images.
 

@@ -36,6 +36,10 @@ class Run(ABC):
     name: str
     device: str = field(default="cpu", kw_only=True)
 
+    def lacking(self) -> str | None:
+        """Why the run cannot be done here, such as a package that is not installed, or ``None``."""
+        return None
+
     @abstractmethod
     def run(self, folder: Path, progress: Progress = None) -> dict[str, Any]:
         """Compute, and return the record, with ``settings`` as `hilbertnet.records.settings_of` has them.
@@ -60,14 +64,24 @@ class Curve:
     x, y
         Numbers, as many of each.
     low, high
-        Ends of the spread at each of them.
+        Ends of the spread at each of them; default none.
+    kind
+        ``"line"``, ``"points"`` of another source, or a ``"level"`` to compare with.
     """
 
     label: str
     x: tuple[float, ...]
     y: tuple[float, ...]
-    low: tuple[float, ...]
-    high: tuple[float, ...]
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+    kind: str = "line"
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("line", "points", "level"):
+            raise ValueError(f"kind: expected line, points or level, got {self.kind!r}")
+        for end in ("low", "high"):
+            if not getattr(self, end):
+                object.__setattr__(self, end, self.y)
 
 
 @dataclass(frozen=True)

@@ -293,8 +293,8 @@ def _accuracies(record: dict[str, Any]) -> tuple[Curve, ...]:
     }
     curves = []
     for label, found in ways.items():
-        ends = [tuple(100 * one["accuracy"][end] for one in found) for end in ("value", "low", "high")]
-        curves.append(Curve(label, alphas, *ends))
+        mean, low, high = (tuple(100 * one["accuracy"][end] for one in found) for end in ("value", "low", "high"))
+        curves.append(Curve(label, alphas, mean, low, high))
     return tuple(curves)
 
 

@@ -12,9 +12,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from hilbertnet.experiments import cifar_features, exact_kernels, feature_error, lazy_training
+from hilbertnet.experiments import cifar_features, deformed_digits, exact_kernels, feature_error, lazy_training
 from hilbertnet.experiments.experiment import Draw, Experiment, Run
-from hilbertnet.progress import Progress
+from hilbertnet.progress import Progress, announce
 from hilbertnet.records import RunFolder, atomic_path, settings_of, write_json
 from hilbertnet.text import nearest
 
@@ -22,6 +22,7 @@ __all__ = ["EXPERIMENTS", "SCALES", "read_settings", "reproduce"]
 
 EXPERIMENTS: dict[str, Experiment] = {
     "cifar-features": cifar_features.EXPERIMENT,
+    "deformed-digits": deformed_digits.EXPERIMENT,
     "exact-kernels": exact_kernels.EXPERIMENT,
     "lazy-training": lazy_training.EXPERIMENT,
     "random-features": feature_error.EXPERIMENT,
@@ -91,7 +92,8 @@ def reproduce(
     Raises
     ------
     ValueError
-        If there is no such experiment, scale or run, or `folder` holds a run of other settings.
+        If there is no such experiment, scale or run, a run named in `only` cannot be done here, or `folder` holds a run
+        of other settings.
     """
     title, runs = read_settings(name, scale)
     names = [run.name for run in runs]
@@ -99,7 +101,12 @@ def reproduce(
         if wanted not in names:
             raise ValueError(f"only: expected some of {', '.join(names)}, got {wanted!r}{nearest(wanted, names)}")
     for run in runs:
-        if not only or run.name in only:
+        reason = None if RunFolder(folder / run.name).finished else run.lacking()
+        if reason is not None and run.name in only:
+            raise ValueError(f"{run.name}: {reason}")
+        if reason is not None and not only:
+            announce(f"{run.name}: left out, {reason}")
+        elif not only or run.name in only:
             record = _do(replace(run, device=device), RunFolder(folder / run.name), progress)
             _write(EXPERIMENTS[name], title, folder, names, draw)
             yield run.name, record

@@ -206,8 +206,10 @@ def curves(panel: Panel, ax: Axes | None = None, *, palette: Palette = _PAPER) -
         raise ValueError("panel: expected at least one curve, got none")
     ax = _axes(ax, 4.8, 3.6)
     places = sorted({x for curve in panel.curves for x in curve.x})
-    for index, curve in enumerate(panel.curves):
-        _draw_curve(curve, index, ax, palette)
+    index, levels = -1, list(dict.fromkeys(curve.label for curve in panel.curves if curve.kind == "level"))
+    for curve in panel.curves:
+        index += curve.kind == "line" or index < 0  # levels and points have the colour of the line before them
+        _draw_curve(curve, index, ax, palette, levels)
     if panel.slope is not None:
         first, ends = panel.curves[0], np.array([places[0], places[-1]])
         heights = first.y[0] * (ends / first.x[0]) ** panel.slope
@@ -225,18 +227,31 @@ def curves(panel: Panel, ax: Axes | None = None, *, palette: Palette = _PAPER) -
     ax.set_xlabel(panel.x)
     ax.set_ylabel(panel.y)
     ax.set_title(panel.title, loc="left", fontsize=9, color=palette.ink, parse_math=False)
-    legend = ax.legend(frameon=False, fontsize=8, labelcolor=palette.ink)
+    handles = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))  # a level's label may come again
+    legend = ax.legend(handles.values(), handles.keys(), frameon=False, fontsize=8, labelcolor=palette.ink)
     legend.set_zorder(5)
     return ax
 
 
-_STYLES = (("-", "o"), ("--", "s"))
+_MARKERS = "osD^vP"
+_DASHES = ("-", "--", (0, (4, 1, 1, 1)))
+_LEVELS = ((5, 2), (1, 2), (5, 1, 1, 1))
 
 
-def _draw_curve(curve: Curve, index: int, ax: Axes, palette: Palette) -> None:
-    """One curve; colours come round in another style."""
+def _draw_curve(curve: Curve, index: int, ax: Axes, palette: Palette, levels: list[str]) -> None:
+    """One curve; markers differ, so that it can be told apart in grey, and colours come round with other dashes."""
     colours = (palette.accent, palette.muted, palette.warn, palette.ink)
-    colour, (dashes, marker) = colours[index % len(colours)], _STYLES[index // len(colours) % len(_STYLES)]
+    colour, dashes = colours[index % len(colours)], _DASHES[index // len(colours) % len(_DASHES)]
+    marker = _MARKERS[index % len(_MARKERS)]
+    if curve.kind == "level":
+        pattern = (0, _LEVELS[levels.index(curve.label) % len(_LEVELS)])
+        ax.plot(curve.x, curve.y, color=colour, linewidth=1.0, linestyle=pattern, label=curve.label, zorder=1)
+        return
+    if curve.kind == "points":
+        ax.plot(
+            curve.x, curve.y, color=colour, linewidth=0, marker=marker, ms=7, mfc="none", mew=1.2, label=curve.label
+        )
+        return
     ax.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
     ax.plot(curve.x, curve.y, color=colour, linewidth=1.6, linestyle=dashes, marker=marker, ms=3.5, label=curve.label)
 
