@@ -47,22 +47,29 @@ def ended_well(pid):
     return os.waitpid(pid, 0)[1] == 0
 
 
-def seconds(path, examples):
-    """What one process takes that ends by itself."""
-    began = time.monotonic()
-    assert ended_well(start(path, examples))
-    return time.monotonic() - began
+def wait(pid, path, files):
+    """Until the store has so many files, or the process has ended."""
+    while not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+        if sum(1 for file in path.glob("*/c/*/*") if not file.name.endswith(".part")) >= files:
+            return
+        time.sleep(0.001)
 
 
 def kill(folder, examples, kills, seed):
     path, straight, rng = folder / "K.zarr", folder / "straight.zarr", random.Random(seed)
-    assert ended_well(start(straight, examples, "1/1000"))  # the compiler's time is not the work's
-    work = seconds(straight, examples)
-    rest = seconds(straight, examples)  # when nothing is left to do: loading code, checking tiles
+    assert ended_well(start(straight, examples))
+    whole = len(written(straight))
+    began = time.monotonic()
+    assert ended_well(start(straight, examples))
+    rest = time.monotonic() - began  # when nothing is left to do: loading code, checking tiles
     kept, killed, progress = {}, 0, []
-    for _ in range(kills):
+    for number in range(kills):
         pid = start(path, examples)
-        time.sleep(rng.uniform(0.5 * rest, rest + 3 * max(0.0, work - rest) / kills))
+        if number % 5 == 4:
+            time.sleep(rng.uniform(0, rest))  # early too, before a tile is done
+        else:  # by what it has done, since its speed depends on the machine
+            wait(pid, path, len(kept) + rng.randint(1, max(1, 2 * (whole - len(kept)) // (kills + 1 - number))))
+            time.sleep(rng.uniform(0, 0.01))
         os.kill(pid, signal.SIGKILL)
         killed += not ended_well(pid)
         now = written(path)

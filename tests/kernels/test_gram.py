@@ -309,3 +309,14 @@ def test_architecture_may_be_text_and_nothing_else():
     assert ConvKernel("3 exp(0.6) gauss2") == ConvKernel(arch)
     with pytest.raises(ValueError, match="^arch: "):
         ConvKernel(3)
+
+
+def test_distances_of_many_signals_where_one_side_requires_a_gradient(generator):
+    kernel = ConvKernel("3 exp(0.6) gauss2 | 3 exp(0.6) gauss2")
+    x, y = torch.rand(2, 120, 1, 8, 8, generator=generator, dtype=torch.float64).unbind(0)
+    expected = kernel.distance(x, y)
+    leaf = y.clone().requires_grad_()
+    for found in (kernel.distance(x, leaf), kernel.distance(leaf, x)):
+        torch.testing.assert_close(found.detach(), expected, rtol=1e-9, atol=0)
+    kernel.distance(x, leaf).sum().backward()
+    assert torch.isfinite(leaf.grad).all()

@@ -276,7 +276,8 @@ class ConvKernel:
         if len(left) != len(right):
             raise ValueError(f"y: expected {len(left)} signals, as many as in x, got {len(right)}")
         tangent, squares = self.kind == "ntk", []
-        for part_x, part_y in zip(self._parts(left), self._parts(right), strict=True):
+        step = min(self._step(left), self._step(right))  # one that requires a gradient takes more memory
+        for part_x, part_y in zip(left.split(step), right.split(step), strict=True):
             pass_x, pass_y = (self_pass(self.arch, part, tangent=tangent) for part in (part_x, part_y))
             cross = cross_pass(self.arch, pass_x, pass_y, tangent=tangent, elementwise=True)[tangent]
             assert cross is not None
@@ -285,12 +286,11 @@ class ConvKernel:
 
     def _diagonal(self, x: Tensor) -> Tensor:
         tangent = self.kind == "ntk"
-        return torch.cat([_pick(self_pass(self.arch, part, tangent=tangent), tangent) for part in self._parts(x)])
+        return torch.cat([_pick(self_pass(self.arch, part, tangent=tangent), tangent) for part in x.split(self._step(x))])
 
-    def _parts(self, x: Tensor) -> Iterator[Tensor]:
-        """Signals in parts whose states fit the default working memory."""
-        plan = self._make_plan(x, None, None, x.dtype, self.kind == "ntk", results=0)
-        yield from x.split(max(1, plan.side**2))
+    def _step(self, x: Tensor) -> int:
+        """How many of the signals have states that fit the default working memory."""
+        return max(1, self._make_plan(x, None, None, x.dtype, self.kind == "ntk", results=0).side ** 2)
 
 
 def _pick(own: SelfPass, tangent: bool) -> Tensor:
