@@ -16,6 +16,8 @@ FLOORS = [
     {"architecture", "data"},
     {"deformations"},
     {"solvers", "training"},
+    {"complexity"},
+    {"robustness"},
     {"kernels", "networks"},
     {"estimators", "stability"},
     {"experiments"},

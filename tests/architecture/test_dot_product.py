@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from fractions import Fraction
 
 import mpmath as mp
 import numpy as np
@@ -417,3 +418,12 @@ def test_safe_norm_of_nothing_and_of_rounding_below_it(dtype):
 def test_safe_norm_is_homogeneous_at_every_scale():
     scales = torch.tensor([1e-30, 1e-8, 1.0, 1e8, 1e30], dtype=torch.float64)
     torch.testing.assert_close(safe_norm((3 * scales) ** 2), 3 * scales, rtol=1e-15, atol=0)
+
+
+@pytest.mark.parametrize("degree", [29, 31, 1200])
+def test_coefficients_of_polynomials_of_any_degree_are_those_of_the_binomial_theorem(degree):
+    found = Polynomial(1.5, degree).coefficients(degree + 3)
+    expected = [
+        math.comb(degree, j) * Fraction(3, 2) ** (degree - j) / Fraction(5, 2) ** degree for j in range(degree + 1)
+    ]
+    np.testing.assert_allclose(found, [*map(float, expected), 0, 0], rtol=1e-10, atol=1e-300)

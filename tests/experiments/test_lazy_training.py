@@ -13,7 +13,7 @@ from hilbertnet.kernels.empirical import empirical_ntk
 from hilbertnet.networks import mnist_net
 from hilbertnet.networks.tangent import ntk_network
 from hilbertnet.records import settings_of
-from hilbertnet.report.plots import curves
+from hilbertnet.report.curves import curves
 from hilbertnet.training import Recipe
 
 ALPHAS = (1.0, 10.0, 100.0)

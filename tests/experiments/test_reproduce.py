@@ -14,6 +14,7 @@ from hilbertnet.data import load
 from hilbertnet.experiments import reproduce as run_all
 from hilbertnet.experiments.experiment import Curve, Experiment, Panel, Run, Unfinished, markdown
 from hilbertnet.experiments.reproduce import EXPERIMENTS, SCALES, read_settings
+from hilbertnet.experiments.spectra import read_stack
 from hilbertnet.records import settings_of
 
 SHAPES = {"digits": (8, 8), "mnist": (28, 28), "cifar10": (32, 32)}
@@ -66,6 +67,8 @@ def test_every_settings_file_can_be_run(name, scale):
         space = SHAPES[getattr(run, "data", "cifar10")]
         for text in getattr(run, "maps", ()):
             Architecture.parse(f"1 {text} -")
+        for text in getattr(run, "kernels", ()):
+            Architecture.parse(read_stack(text.partition(":")[2]))
         if getattr(run, "architecture", ""):
             arch, _ = read_architecture(run.architecture, space)
             arch.shapes(space)
@@ -118,7 +121,7 @@ def test_the_device_is_a_setting(squares, tmp_path):
         ({"name": "cifar-feature"}, "did you mean 'cifar-features'"),
         (
             {"name": "random"},
-            "experiment: expected one of cifar-features, deformed-digits, .*, random-features",
+            "experiment: expected one of cifar-features, deformed-digits, .*, random-features, spectra",
         ),
         ({"scale": "papper"}, "did you mean 'paper'"),
         ({"only": ["ckn-64-257"]}, "only: expected some of ckn-64-256, .*did you mean 'ckn-64-256'"),

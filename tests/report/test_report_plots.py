@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from hilbertnet.experiments import FitSettings, fit_run
 from hilbertnet.experiments.experiment import Curve, Panel
 from hilbertnet.report import confusion_matrix, mosaic, training_curve, validation_curve, write_report
-from hilbertnet.report.plots import curves
+from hilbertnet.report.curves import curves
 from hilbertnet.report.svg import PAGE, inline_svg
 from hilbertnet.report.words import shorten
 from hilbertnet.solvers.linear import ValidationPoint

@@ -190,11 +190,16 @@ class Polynomial(DotProductKernel):
         return self.slope * ((self.c + u) / (self.c + 1.0)) ** (self.degree - 1)
 
     def coefficients(self, count: int) -> NDArray[np.float64]:
-        from scipy.special import comb
+        from scipy.special import comb, gammaln
 
         j = np.arange(count)
-        powers = float(self.c) ** np.maximum(self.degree - j, 0)
-        return np.where(j <= self.degree, comb(self.degree, j) * powers / (self.c + 1.0) ** self.degree, 0.0)
+        left = np.maximum(self.degree - j, 0)
+        if self.degree <= 30:
+            return np.where(j <= self.degree, comb(self.degree, j) * self.c**left / (self.c + 1.0) ** self.degree, 0.0)
+        # in logarithms: the powers overflow
+        logs = gammaln(self.degree + 1.0) - gammaln(j + 1.0) - gammaln(left + 1.0)
+        logs += left * math.log(self.c) - self.degree * math.log1p(self.c)
+        return np.where(j <= self.degree, np.exp(logs), 0.0)
 
     @property
     def slope(self) -> float:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HELP", "NAMES", "draw", "reproduce"]
 
-NAMES = ("cifar-features", "deformed-digits", "exact-kernels", "lazy-training", "random-features")
+NAMES = ("cifar-features", "deformed-digits", "exact-kernels", "lazy-training", "random-features", "spectra")
 """What a shell completes; the experiments themselves load when they are done."""
 
 HELP = """Do an experiment: every run in a folder of its own, table and pictures from their records.
@@ -29,6 +29,8 @@ exact-kernels: accuracy of ridge regression with exact kernels, MNIST and CIFAR-
 lazy-training: whether networks train as their tangent kernel says, and in which layers.
 
 random-features: how far random features and Nyström projections are from the exact kernel, by their number.
+
+spectra: eigenvalues of kernels on the sphere, and how they fall with the degree.
 
 Finished runs are not done twice; an interrupted one goes on.
 
@@ -84,7 +86,7 @@ def draw(panels: Sequence[Panel], path: Path) -> None:
     from matplotlib.figure import Figure
 
     from hilbertnet.records import atomic_path
-    from hilbertnet.report.plots import curves
+    from hilbertnet.report.curves import curves
 
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)

@@ -28,7 +28,7 @@ from hilbertnet.records import RunFolder, atomic_path, environment, finite, peak
 if TYPE_CHECKING:
     from hilbertnet.estimators import CKNClassifier
 
-__all__ = ["FitSettings", "fit_run", "fit_seeds"]
+__all__ = ["FitSettings", "fit_run", "fit_seeds", "labels_of"]
 
 _PROTOCOL = (
     "{split} split; filters learned without labels on the training part; {training}lambda chosen on held-out folds of "
@@ -120,12 +120,12 @@ def fit_run(settings: FitSettings, folder: Path, *, progress: Progress = None) -
     _check(data)
     parts = partition(data, held_out=settings.held_out, seed=settings.seed, train=settings.train)
     clock.lap("load")
-    model = _classifier(settings, run, progress).fit(parts.train_x, _labels(data, parts.train_y))
+    model = _classifier(settings, run, progress).fit(parts.train_x, labels_of(data, parts.train_y))
     clock.lap("fit")
     scores = model.decision_function(parts.test_x)
     columns = scores[:, None] if scores.ndim == 1 else scores
     predicted = model.classes_[decide(torch.from_numpy(columns)).numpy()]
-    true = _labels(data, parts.test_y)
+    true = labels_of(data, parts.test_y)
     clock.lap("test")
     record = _record(settings, parts, model, true, predicted)
     record |= {"seconds": _seconds(clock, model), "peak_memory": peak_memory()}
@@ -185,7 +185,7 @@ def _classifier(settings: FitSettings, run: RunFolder, progress: Progress) -> CK
     )
 
 
-def _labels(data: Dataset, y: NDArray) -> NDArray:
+def labels_of(data: Dataset, y: NDArray) -> NDArray:
     """What the classes are called, where they have names that are not their numbers."""
     names = data.class_names
     return y if names == tuple(map(str, range(len(names)))) else np.array(names)[y]

@@ -12,7 +12,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from hilbertnet.experiments import cifar_features, deformed_digits, exact_kernels, feature_error, lazy_training
+from hilbertnet.experiments import (
+    cifar_features,
+    deformed_digits,
+    exact_kernels,
+    feature_error,
+    lazy_training,
+    sphere_spectra,
+)
 from hilbertnet.experiments.experiment import Draw, Experiment, Run
 from hilbertnet.progress import Progress, announce
 from hilbertnet.records import RunFolder, atomic_path, settings_of, write_json
@@ -26,6 +33,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "exact-kernels": exact_kernels.EXPERIMENT,
     "lazy-training": lazy_training.EXPERIMENT,
     "random-features": feature_error.EXPERIMENT,
+    "spectra": sphere_spectra.EXPERIMENT,
 }
 SCALES = ("laptop", "paper")
 

@@ -286,7 +286,8 @@ class ConvKernel:
 
     def _diagonal(self, x: Tensor) -> Tensor:
         tangent = self.kind == "ntk"
-        return torch.cat([_pick(self_pass(self.arch, part, tangent=tangent), tangent) for part in x.split(self._step(x))])
+        parts = x.split(self._step(x))
+        return torch.cat([_pick(self_pass(self.arch, part, tangent=tangent), tangent) for part in parts])
 
     def _step(self, x: Tensor) -> int:
         """How many of the signals have states that fit the default working memory."""

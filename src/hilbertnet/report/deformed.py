@@ -11,16 +11,15 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from hilbertnet.report.pictures import as_pixels, tile
-from hilbertnet.report.plots import Palette
+from hilbertnet.report.plots import PAPER, Palette
 
 __all__ = ["deformed_images", "draw_deformed", "field_arrows"]
 
 _ARROWS = 16  # along the longer side
-_PAPER = Palette()
 
 
 def field_arrows(
-    field: ArrayLike, image: ArrayLike | None = None, ax: Axes | None = None, *, palette: Palette = _PAPER
+    field: ArrayLike, image: ArrayLike | None = None, ax: Axes | None = None, *, palette: Palette = PAPER
 ) -> Axes:
     """A field of displacements as arrows, from where a pixel of the image was to where it is seen, to scale.
 
@@ -75,7 +74,7 @@ def _pixels(images: NDArray[np.float64]) -> NDArray[np.uint8]:
 
 
 def deformed_images(
-    images: ArrayLike, labels: Sequence[str], ax: Axes | None = None, *, palette: Palette = _PAPER
+    images: ArrayLike, labels: Sequence[str], ax: Axes | None = None, *, palette: Palette = PAPER
 ) -> Axes:
     """Images, a row for every size of their deformation.
 

@@ -14,13 +14,21 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike, NDArray
 
-from hilbertnet.experiments.experiment import Curve, Panel
 from hilbertnet.report.pictures import tile
 from hilbertnet.report.words import power, shorten
 from hilbertnet.solvers.linear import ValidationPoint
 from hilbertnet.training import Epoch
 
-__all__ = ["Palette", "confusion_matrix", "curves", "mosaic", "training_curve", "validation_curve"]
+__all__ = [
+    "PAPER",
+    "Palette",
+    "confusion_matrix",
+    "dress_rates",
+    "mosaic",
+    "new_axes",
+    "training_curve",
+    "validation_curve",
+]
 
 _MOST_NUMBERED = 20  # classes whose cells have room for a number
 _MOST_NAMED = 40  # classes whose names all fit beside the axes
@@ -37,10 +45,10 @@ class Palette:
     warn: str = "#c2571a"
 
 
-_PAPER = Palette()
+PAPER = Palette()
 
 
-def _axes(ax: Axes | None, width: float, height: float) -> Axes:
+def new_axes(ax: Axes | None, width: float, height: float) -> Axes:
     return ax if ax is not None else Figure(figsize=(width, height), layout="constrained").subplots()
 
 
@@ -55,7 +63,7 @@ def _dress(ax: Axes, palette: Palette) -> None:
         axis.label.set_fontsize(9)
 
 
-def _dress_rates(ax: Axes, palette: Palette) -> None:
+def dress_rates(ax: Axes, palette: Palette) -> None:
     """The same for a curve of rates, with lines to read their height by."""
     ax.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -65,7 +73,7 @@ def _dress_rates(ax: Axes, palette: Palette) -> None:
 
 
 def validation_curve(
-    points: Sequence[ValidationPoint], chosen: float, ax: Axes | None = None, *, palette: Palette = _PAPER
+    points: Sequence[ValidationPoint], chosen: float, ax: Axes | None = None, *, palette: Palette = PAPER
 ) -> Axes:
     """Accuracy on held-out folds against lambda, with the chosen lambda marked.
 
@@ -92,7 +100,7 @@ def validation_curve(
     """
     if not points:
         raise ValueError("points: expected at least one lambda tried, got none")
-    ax = _axes(ax, 6.4, 3.2)
+    ax = new_axes(ax, 6.4, 3.2)
     points = sorted(points, key=lambda point: point.lam)
     lambdas = [point.lam for point in points]
     rates = [100 * point.accuracy for point in points]
@@ -118,11 +126,11 @@ def validation_curve(
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: power(value)))
     ax.margins(y=0.12)
-    _dress_rates(ax, palette)
+    dress_rates(ax, palette)
     return ax
 
 
-def training_curve(history: Sequence[Epoch], ax: Axes | None = None, *, palette: Palette = _PAPER) -> Axes:
+def training_curve(history: Sequence[Epoch], ax: Axes | None = None, *, palette: Palette = PAPER) -> Axes:
     """Accuracy on the training batches and on held-out data against the epoch, with the best epoch marked.
 
     Parameters
@@ -146,7 +154,7 @@ def training_curve(history: Sequence[Epoch], ax: Axes | None = None, *, palette:
     """
     if not history:
         raise ValueError("history: expected at least one epoch, got none")
-    ax = _axes(ax, 6.4, 3.2)
+    ax = new_axes(ax, 6.4, 3.2)
     numbers = [epoch.number + 1 for epoch in history]
     ax.plot(numbers, [100 * epoch.train_accuracy for epoch in history], color=palette.muted, linewidth=1.2)
     lines = [("training batches", 100 * history[-1].train_accuracy, palette.muted)]
@@ -174,107 +182,12 @@ def training_curve(history: Sequence[Epoch], ax: Axes | None = None, *, palette:
     ax.set_xlabel("epoch")
     ax.set_ylabel("accuracy, %")
     ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-    _dress_rates(ax, palette)
+    dress_rates(ax, palette)
     return ax
-
-
-def curves(panel: Panel, ax: Axes | None = None, *, palette: Palette = _PAPER) -> Axes:
-    """Curves with their spread as bands, against a quantity on a logarithmic scale.
-
-    Parameters
-    ----------
-    panel
-        Curves, at least one; labels, scale, and the slope of a straight line to compare with.
-    ax
-        Where to draw; default the axes of a new figure.
-    palette
-        The colours.
-
-    Returns
-    -------
-    Axes
-        The axes drawn on.
-
-    Raises
-    ------
-    ValueError
-        If there is no curve, one has no points, or what is on a logarithmic scale is not positive.
-    """
-    for curve in panel.curves:
-        _check_curve(curve, panel.log_y)
-    if not panel.curves:
-        raise ValueError("panel: expected at least one curve, got none")
-    ax = _axes(ax, 4.8, 3.6)
-    places = sorted({x for curve in panel.curves for x in curve.x})
-    index, levels = -1, list(dict.fromkeys(curve.label for curve in panel.curves if curve.kind == "level"))
-    for curve in panel.curves:
-        index += curve.kind == "line" or index < 0  # levels and points have the colour of the line before them
-        _draw_curve(curve, index, ax, palette, levels)
-    if panel.slope is not None:
-        first, ends = panel.curves[0], np.array([places[0], places[-1]])
-        heights = first.y[0] * (ends / first.x[0]) ** panel.slope
-        label = f"slope {panel.slope:g}".replace("-", "−")
-        ax.plot(ends, heights, color=palette.ink, linewidth=1.0, linestyle=(0, (1, 2)), label=label, zorder=1)
-    ax.set_xscale("log")
-    _dress_rates(ax, palette)
-    if panel.log_y:
-        ax.set_yscale("log")
-        ax.yaxis.set_major_locator(LogLocator(subs=(1.0,) if _decades(panel.curves) > 2 else (1.0, 2.0, 5.0)))
-        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        ax.yaxis.set_minor_locator(NullLocator())
-    ax.set_xticks(places, [f"{x:,g}" for x in places])
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.set_xlabel(panel.x)
-    ax.set_ylabel(panel.y)
-    ax.set_title(panel.title, loc="left", fontsize=9, color=palette.ink, parse_math=False)
-    handles = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))  # a level's label may come again
-    legend = ax.legend(handles.values(), handles.keys(), frameon=False, fontsize=8, labelcolor=palette.ink)
-    legend.set_zorder(5)
-    return ax
-
-
-_MARKERS = "osD^vP"
-_DASHES = ("-", "--", (0, (4, 1, 1, 1)))
-_LEVELS = ((5, 2), (1, 2), (5, 1, 1, 1))
-
-
-def _draw_curve(curve: Curve, index: int, ax: Axes, palette: Palette, levels: list[str]) -> None:
-    """One curve; markers differ, so that it can be told apart in grey, and colours come round with other dashes."""
-    colours = (palette.accent, palette.muted, palette.warn, palette.ink)
-    colour, dashes = colours[index % len(colours)], _DASHES[index // len(colours) % len(_DASHES)]
-    marker = _MARKERS[index % len(_MARKERS)]
-    if curve.kind == "level":
-        pattern = (0, _LEVELS[levels.index(curve.label) % len(_LEVELS)])
-        ax.plot(curve.x, curve.y, color=colour, linewidth=1.0, linestyle=pattern, label=curve.label, zorder=1)
-        return
-    if curve.kind == "points":
-        ax.plot(
-            curve.x, curve.y, color=colour, linewidth=0, marker=marker, ms=7, mfc="none", mew=1.2, label=curve.label
-        )
-        return
-    ax.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
-    ax.plot(curve.x, curve.y, color=colour, linewidth=1.6, linestyle=dashes, marker=marker, ms=3.5, label=curve.label)
-
-
-def _decades(drawn: Sequence[Curve]) -> float:
-    heights = [height for curve in drawn for height in curve.y]
-    return float(np.log10(max(heights) / min(heights)))
-
-
-def _check_curve(curve: Curve, log_y: bool) -> None:
-    parts = {"x": curve.x, "y": curve.y, "low": curve.low, "high": curve.high}
-    counts = {name: len(values) for name, values in parts.items()}
-    if not curve.x or len(set(counts.values())) > 1:
-        raise ValueError(f"panel: expected as many x, y, low and high of {curve.label!r}, at least one, got {counts}")
-    for name, values in parts.items():
-        least = min(values) if np.isfinite(values).all() else np.nan
-        if not least > 0 and (name == "x" or log_y or np.isnan(least)):
-            what = "positive numbers" if name == "x" or log_y else "numbers"
-            raise ValueError(f"panel: expected finite {what} as {name} of {curve.label!r}, got {values}")
 
 
 def confusion_matrix(
-    counts: ArrayLike, classes: Sequence[object], ax: Axes | None = None, *, palette: Palette = _PAPER
+    counts: ArrayLike, classes: Sequence[object], ax: Axes | None = None, *, palette: Palette = PAPER
 ) -> Axes:
     """How often each class was taken for each: what is right in one colour, mistakes in another.
 
@@ -306,7 +219,7 @@ def confusion_matrix(
     if table.shape != (k, k) or not k:
         raise ValueError(f"counts: expected shape ({k}, {k}), one row for each class, got {table.shape}")
     side = 2.6 + 0.3 * min(max(k, 4), _MOST_NUMBERED)
-    ax = _axes(ax, side, side)
+    ax = new_axes(ax, side, side)
     shares = table / np.maximum(table.sum(1, keepdims=True), 1)
     if k <= _MOST_NUMBERED:
         _cells(ax, shares, palette)
@@ -401,7 +314,7 @@ def mosaic(images: ArrayLike, ax: Axes | None = None, *, columns: int | None = N
 
     pixels = as_pixels(images)
     whole = tile(pixels, columns or int(np.ceil(np.sqrt(len(pixels)))))
-    ax = _axes(ax, 6.0, 6.0 * whole.shape[0] / whole.shape[1])
+    ax = new_axes(ax, 6.0, 6.0 * whole.shape[0] / whole.shape[1])
     ax.imshow(whole, interpolation="none")
     ax.set_axis_off()
     return ax

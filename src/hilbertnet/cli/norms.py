@@ -1,0 +1,67 @@
+"""``hilbertnet norms``: how complex a fitted model is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hilbertnet.cli.options import Device, complete_path
+
+__all__ = ["HELP", "norms"]
+
+HELP = """Norms of a run's decision functions: exactly, from below on data, with margins, bounds and certificates.
+
+Examples:
+
+    hilbertnet norms runs/digits
+
+    hilbertnet norms runs/digits --radii 0.05,0.1,0.2 --out norms.json
+
+    hilbertnet norms hilbertnet.networks:mnist_net --shape 1x28x28
+
+A run may also be package.module:function, a function without arguments that returns a torch module: its
+norms are bounded from above, layer by layer.
+"""
+
+
+def norms(
+    run: Annotated[
+        str,
+        typer.Argument(metavar="RUN", help="A run folder, or package.module:function.", autocompletion=complete_path),
+    ],
+    shape: Annotated[str | None, typer.Option(help="CHANNELSxHEIGHTxWIDTH of a module's inputs.")] = None,
+    radii: Annotated[str, typer.Option(help="Of l2 balls, increasing: attacked and certified.")] = "0.1,0.3,1",
+    examples: Annotated[int, typer.Option(help="Held-out examples that are looked at.")] = 200,
+    seed: Annotated[int, typer.Option(help="Of attacks and searches.")] = 0,
+    device: Device = "cpu",
+    out: Annotated[Path | None, typer.Option(help="A JSON file for the numbers.", autocompletion=complete_path)] = None,
+) -> None:
+    from hilbertnet.experiments.fit import check_device
+    from hilbertnet.experiments.norms import module_norms, run_norms, write_norms
+
+    if not Path(run).is_dir() and ":" in run:
+        typer.echo(str(module_norms(run, _read_shape(shape))))
+        return
+    if shape is not None:
+        raise ValueError("shape: only for package.module:function; a run knows the shape of its images")
+    found = run_norms(Path(run), examples=examples, radii=_read_radii(radii), seed=seed, device=check_device(device))
+    typer.echo(str(found))
+    if out is not None:
+        write_norms(out, found)
+        typer.echo(str(out), err=True)
+
+
+def _read_shape(text: str | None) -> tuple[int, ...]:
+    if text is None or not re.fullmatch(r"[1-9]\d*(x[1-9]\d*){1,2}", text):
+        raise ValueError(f"shape: expected CHANNELSxHEIGHTxWIDTH or CHANNELSxLENGTH, such as 3x32x32, got {text!r}")
+    return tuple(map(int, text.split("x")))
+
+
+def _read_radii(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"radii: expected numbers with commas between them, such as 0.1,0.3,1, got {text!r}") from None

@@ -1,0 +1,1 @@
+"""How complex functions are: RKHS norms from above and below, spectra, margins, generalization, certificates."""

@@ -1,0 +1,364 @@
+"""Attacks against optima in closed form; they stay inside their balls; certificates are never above what they leave."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from hilbertnet.complexity.certificates import LipschitzConstants, certified_radii
+from hilbertnet.complexity.functions import KernelMachine
+from hilbertnet.complexity.margins import margins
+from hilbertnet.complexity.moved import embedding_lipschitz
+from hilbertnet.complexity.norms_below import lower_bounds
+from hilbertnet.data import load
+from hilbertnet.kernels import ConvKernel
+from hilbertnet.kernels.ridge import ridge_solve
+from hilbertnet.losses import decide
+from hilbertnet.robustness import Ball, attacked_accuracy, pgd
+
+
+def draw(*shape, seed=0, dtype=torch.float64):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def linear(weight):
+    return lambda z: z.flatten(1) @ weight
+
+
+def digits(n, classes=10):
+    data = load("digits")
+    rows = torch.from_numpy(data.y < classes).nonzero()[:n, 0]
+    return torch.from_numpy(data.x)[rows], torch.from_numpy(data.y)[rows]
+
+
+def trained(net, x, y, steps=60, seed=0):
+    """Weights from a seed, then some full-batch steps."""
+    rng = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            fan = parameter[0].numel() if parameter.ndim > 1 else 1e6
+            parameter.copy_(torch.randn(parameter.shape, generator=rng) * math.sqrt(2 / fan))
+    optimizer = torch.optim.Adam(net.parameters(), 3e-3)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(net(x), y).backward()
+        optimizer.step()
+    return net.eval().requires_grad_(False)
+
+
+# --- optima in closed form
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("norm", "dual"), [("2", 2.0), ("inf", 1.0)])
+def test_two_classes_of_a_linear_model(norm, dual, dtype):
+    weight, x, y = draw(12, 1, dtype=dtype), draw(6, 1, 3, 4, seed=1, dtype=dtype), torch.tensor([0, 1] * 3)
+    threat = Ball(norm, 0.3, None)
+    adversarial = pgd(linear(weight), x, y, threat)
+    sign = 2.0 * y - 1
+    expected = sign * linear(weight)(x)[:, 0] - 0.3 * weight.norm(p=dual)
+    torch.testing.assert_close(margins(linear(weight)(adversarial), y), expected.to(dtype), rtol=1e-4, atol=1e-5)
+    assert adversarial.dtype == dtype
+    assert (threat.length(adversarial.double() - x.double()) <= 0.3).all()
+
+
+@pytest.mark.parametrize(("norm", "dual"), [("2", 2.0), ("inf", 1.0)])
+def test_many_classes_of_a_linear_model(norm, dual):
+    """Least over j of the gap less radius times the dual norm of w_y - w_j; aimed at one by one, classes are found."""
+    weight, x, y = draw(8, 5), draw(30, 8, seed=1), torch.arange(30) % 5
+    adversarial = pgd(linear(weight), x, y, Ball(norm, 0.4, None), steps=100, targets=9)
+    scores = x @ weight
+    gaps = scores.gather(1, y[:, None]) - scores
+    lengths = (weight[:, y].T[:, :, None] - weight[None]).norm(p=dual, dim=1)
+    expected = (gaps - 0.4 * lengths).scatter(1, y[:, None], math.inf).amin(1)
+    found = margins(adversarial @ weight, y)
+    assert (found >= expected - 1e-9).all()
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
+def test_bounds_of_pixels_in_closed_form():
+    """l_inf in a box: every pixel goes to the nearer of its two limits in its direction."""
+    weight, x = draw(16, 1), draw(4, 1, 4, 4, seed=1).sigmoid()
+    y = torch.ones(4, dtype=torch.int64)
+    adversarial = pgd(linear(weight), x, y, Ball("inf", 0.3))
+    expected = (x - 0.3 * weight.reshape(1, 1, 4, 4).sign()).clamp(0, 1)
+    torch.testing.assert_close(adversarial, expected)
+
+
+# --- balls
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    norm=st.sampled_from(["2", "inf"]),
+    radius=st.floats(0, 5),
+    bounded=st.booleans(),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    scale=st.sampled_from([0.1, 10.0]),
+)
+def test_retractions_land_inside_and_keep_what_is_there(seed, norm, radius, bounded, dtype, scale):
+    threat = Ball(norm, radius, (-1.0, 2.0) if bounded else None)
+    x = draw(3, 2, 4, seed=seed, dtype=dtype).clamp(-1, 2)
+    moved = threat.retract(x + scale * draw(3, 2, 4, seed=seed + 1, dtype=dtype), x)
+    length = (moved.double() - x.double()).flatten(1).norm(p=float(norm), dim=1)
+    assert (length <= radius).all()  # exactly, whatever the precision
+    threat.check(moved)
+    # shortened towards x it is a point of the set, which stays
+    inside = x + 0.5 * (moved - x)
+    torch.testing.assert_close(threat.retract(inside, x), inside, rtol=1e-6, atol=1e-6)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 1000), norm=st.sampled_from(["2", "inf"]), radius=st.floats(1e-3, 2), loss=st.sampled_from(
+    ["margin", "logistic", "squared_hinge"]))  # fmt: skip
+def test_attacks_stay_inside_and_never_lower_the_loss(seed, norm, radius, loss):
+    weight, x, y = draw(12, 3, seed=seed, dtype=torch.float32), draw(5, 12, seed=seed + 1).sigmoid().float(), None
+    y, threat = torch.arange(5) % 3, Ball(norm, radius)
+
+    def model(z):
+        return (3 * z).sin() @ weight
+
+    adversarial = pgd(model, x, y, threat, steps=5, restarts=2, step_size=5.0, loss=loss, generator=seed)
+    assert (threat.length(adversarial.double() - x.double()) <= radius).all()
+    assert adversarial.min() >= 0
+    assert adversarial.max() <= 1
+    if loss == "margin":
+        assert (margins(model(adversarial), y) <= margins(model(x), y)).all()
+
+
+def test_a_radius_of_zero_and_a_model_without_slope():
+    x, y = torch.rand(3, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 0])
+    assert torch.equal(pgd(linear(torch.ones(4, 1)), x, y, Ball("2", 0.0)), x)
+    assert torch.equal(pgd(lambda z: 0 * z[:, :1] + 1, x, y, Ball("2", 0.5)), x)
+
+
+# --- the model
+
+
+def test_the_model_is_left_as_it_was_and_seeds_decide():
+    layers = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5), nn.Flatten(), nn.Linear(144, 3)
+    net = nn.Sequential(*layers)
+    x, y = digits(9, 3)
+    net[0].weight.requires_grad_(False)
+    net[3].eval()
+    net(x).sum().backward()
+    state = {name: value.clone() for name, value in net.state_dict().items()}
+    gradients = [None if p.grad is None else p.grad.clone() for p in net.parameters()]
+    modes = [module.training for module in net.modules()]
+    options = {"steps": 4, "restarts": 3}
+    first = pgd(net, x, y, Ball("2", 1.0), generator=5, **options)
+    again = pgd(net, x, y, Ball("2", 1.0), generator=torch.Generator().manual_seed(5), **options)
+    assert torch.equal(first, again)
+    assert not first.requires_grad
+    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
+    assert [module.training for module in net.modules()] == modes
+    assert [p.requires_grad for p in net.parameters()] == [False] + [True] * 5
+    for parameter, gradient in zip(net.parameters(), gradients, strict=True):
+        assert gradient is None if parameter.grad is None else torch.equal(parameter.grad, gradient)
+    # in eval mode examples do not see each other
+    alone = torch.cat([pgd(net, x[i : i + 1], y[i : i + 1], Ball("2", 1.0), steps=3) for i in range(4)])
+    torch.testing.assert_close(pgd(net, x, y, Ball("2", 1.0), steps=3, batch_size=2)[:4], alone, rtol=1e-3, atol=1e-3)
+
+
+def test_stronger_than_chance_and_than_one_step():
+    x, y = digits(120)
+    net = trained(nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 10)), x, y, 150)
+    threat = Ball("2", 0.7)
+    found = margins(net(pgd(net, x, y, threat, steps=30)), y)
+    variable = x.clone().requires_grad_()
+    margins(net(variable), y).sum().backward()
+    slope = variable.grad / variable.grad.flatten(1).norm(dim=1)[:, None, None, None]
+    once = margins(net(threat.retract(x - 0.7 * slope, x)), y)
+    assert (found <= once + 1e-5).double().mean() > 0.97
+    assert found.mean() < once.mean() < margins(net(x), y).mean()
+    for seed in range(20):
+        chance = threat.retract(x + draw(*x.shape, seed=seed, dtype=torch.float32), x)
+        assert (found <= margins(net(chance), y)).all()
+
+
+# --- certified <= attacked
+
+
+def spectral_product(net, shape):
+    """Product of the exact spectral norms of linear layers and convolutions, from their matrices."""
+    product, x = 1.0, torch.zeros(1, *shape)
+    for layer in net:
+        if isinstance(layer, nn.Conv2d | nn.Linear | nn.AvgPool2d):
+            bias = layer(torch.zeros_like(x))
+            matrix = torch.stack([(layer(e.reshape(x.shape)) - bias).flatten() for e in torch.eye(x.numel())])
+            product *= float(torch.linalg.matrix_norm(matrix.double(), 2))
+        x = layer(x)
+    return product * (1 + 1e-5)  # float32
+
+
+def cnn(x, y, classes):
+    net = nn.Sequential(
+        nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), nn.AvgPool2d(2), nn.Conv2d(6, 8, 3), nn.Tanh(), nn.Flatten(),
+        nn.Linear(32, classes),
+    )  # fmt: skip
+    net = trained(net, x, y)
+    return net, LipschitzConstants(vector=spectral_product(net, (1, 8, 8)))
+
+
+def mlp(x, y, classes):
+    net = trained(nn.Sequential(nn.Flatten(), nn.Linear(64, 30), nn.ReLU(), nn.Linear(30, classes)), x, y)
+    hidden = float(torch.linalg.matrix_norm(net[1].weight.double(), 2)) * (1 + 1e-5)
+    last = net[3].weight.double()
+    return net, LipschitzConstants.from_products(last @ last.T, hidden)
+
+
+def linear_net(x, y, classes):
+    net = trained(nn.Sequential(nn.Flatten(), nn.Linear(64, classes)), x, y, 200)
+    weight = net[1].weight.double()
+    return net, LipschitzConstants.from_products(weight @ weight.T, 1 + 1e-5)
+
+
+def machine(kernel, x, targets):
+    gram = kernel.gram(x)
+    solved = ridge_solve(gram, targets.double(), 1e-2 * float(gram.diagonal().mean()))
+    found = KernelMachine(kernel, x, solved.coefficients)
+    lipschitz = embedding_lipschitz(kernel.arch, tuple(x.shape[2:]))
+    return found, LipschitzConstants.from_products(found.products(), lipschitz)
+
+
+def kernel_machine(x, y, classes):
+    return machine(ConvKernel("3 exp(0.6) gauss2"), x, nn.functional.one_hot(y, classes) - 1 / classes)
+
+
+def one_logit_machine(x, y, classes):
+    return machine(ConvKernel("2 arccos1 gauss2 | 2 arccos1 global"), x, 2 * y[:, None] - 1)
+
+
+@pytest.mark.parametrize("make", [cnn, mlp, linear_net])
+def test_what_networks_do_is_below_what_their_layers_allow(make):
+    """Slopes and differences on data and in balls against the constants of the same networks."""
+    x, y = digits(40, 4)
+    net, constants = make(x, y, 4)
+    most = math.sqrt(2) * constants.vector if constants.difference is None else float(constants.difference[1, 2])
+    found = lower_bounds(net, x, radii=[0.3], lipschitz=1.0, output=(1, 2), exact=most, steps=5, generator=0)
+    assert all(0 < bound.value <= most * (1 + 1e-4) for bound in found.bounds), str(found)
+    if make is linear_net:
+        assert found["gradient"].value == pytest.approx(most, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("make", "n", "classes"),
+    [(cnn, 80, 4), (mlp, 80, 4), (linear_net, 80, 4), (kernel_machine, 16, 4), (one_logit_machine, 12, 2)],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_certified_accuracy_is_never_above_attacked_accuracy(make, n, classes):
+    x, y = digits(n, classes)
+    if "machine" in make.__name__:
+        x = nn.functional.avg_pool2d(x, 2).double()
+    model, constants = make(x, y, classes)
+    certificates = certified_radii(model(x).reshape(n, -1), y, constants)
+    median = float(certificates.best.median())
+    radii = [0.0, *(factor * median for factor in (0.5, 0.9, 1.0, 2.0)), 1.0, 3.0]
+    found = attacked_accuracy(
+        model, x, y, Ball("2", 1.0), radii, certificates=certificates, generator=0,
+        attack=lambda *args, **options: pgd(*args, steps=12, **options),
+    )  # fmt: skip
+    assert median > 0
+    for i, radius in enumerate(found.radii):
+        certified = certificates.certified(radius)
+        assert (found.survived[i] | ~certified).all(), f"radius {radius}\n{found}"  # example by example
+        assert found.certified[i].value <= found.accuracy[i].value
+    assert 0 < found.certified[2].value < 1
+    assert found.accuracy[-1].value < found.accuracy[0].value  # the attack does something
+    assert torch.equal(found.survived[0], decide(model(x).reshape(n, -1)) == y)
+    assert [interval.value for interval in found.accuracy] == sorted((i.value for i in found.accuracy), reverse=True)
+    assert str(found).splitlines()[1].split() == ["l2", "radius", "attacked", "(%)", "certified", "(%)"]
+
+
+def test_tight_for_linear_models_of_two_classes():
+    """The certified radius is the distance to the boundary, which the attack crosses just beyond."""
+    x, y = digits(60, 2)
+    net = trained(nn.Sequential(nn.Flatten(), nn.Linear(64, 2)), x, y, 100).double()
+    x, weight = x.double(), net[1].weight
+    certificates = certified_radii(net(x), y, LipschitzConstants.from_products(weight @ weight.T))
+    for radius in certificates.best.quantile(torch.tensor([0.2, 0.5, 0.8]).double()).tolist():
+        below, beyond = (
+            attacked_accuracy(net, x, y, Ball("2", radius * factor, None), certificates=certificates)
+            for factor in (0.999, 1.001)
+        )
+        assert below.accuracy[0].value == below.certified[0].value
+        assert beyond.accuracy[0].value == beyond.certified[0].value
+
+
+# --- bad input
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"x": torch.ones(3, 4, dtype=torch.int64)}, "x: expected a float32 or float64 tensor"),
+        ({"x": torch.ones(3, 4).half()}, "x: expected a float32 or float64 tensor"),
+        ({"x": torch.full((3, 4), math.nan)}, "x: expected finite numbers, got others at example 0"),
+        ({"x": torch.full((3, 4), 1.5)}, r"x: expected values in \[0, 1\], the threat's bounds, got 1.5 to 1.5"),
+        ({"y": torch.tensor([0, 1])}, "y: expected 3 numbers of classes"),
+        ({"y": torch.tensor([0, 1, 2])}, "y: expected numbers of classes from 0 to 1, got 2"),
+        ({"y": torch.tensor([0.0, 1.0, 1.0])}, "y: expected 3 whole numbers"),
+        ({"threat": 0.5}, "threat: expected a Ball, got 0.5"),
+        ({"steps": 0}, "steps: expected a whole number"),
+        ({"restarts": 0}, "restarts: expected a whole number"),
+        ({"targets": -1}, "targets: expected a whole number of at least 0, got -1"),
+        ({"step_size": -1.0}, "step_size: expected a positive finite number"),
+        ({"loss": "margins"}, "loss: expected .* did you mean 'margin'"),
+        ({"loss": lambda scores, y: scores}, "objective: expected a tensor of 3 values"),
+        ({"batch_size": 0}, "batch_size: expected a whole number"),
+        ({"model": lambda z: z.detach()[:, :1]}, "objective: expected values that depend differentiably"),
+        ({"model": lambda z: z[:, :1] / 0}, "model: expected finite values, got others at example 0"),
+        ({"model": lambda z: z[:2, :1]}, "model: expected a real tensor"),
+    ],
+)
+def test_bad_input(change, message):
+    arguments = {
+        "model": linear(torch.ones(4, 2)),
+        "x": torch.ones(3, 4),
+        "y": torch.tensor([0, 1, 0]),
+        "threat": Ball("2", 0.5),
+    } | change
+    with pytest.raises(ValueError, match=message):
+        pgd(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Ball("l2", 1.0), "norm: expected '2' or 'inf', got 'l2'; did you mean '2'"),
+        (lambda: Ball(1, 1.0), "norm: expected '2' or 'inf', got 1"),
+        (lambda: Ball("2", -1.0), "radius: expected a finite number of at least 0, got -1.0"),
+        (lambda: Ball("2", 1.0, (1.0, 0.0)), "bounds: expected two increasing finite numbers"),
+        (lambda: Ball("2", 1.0, 3), "bounds: expected two increasing finite numbers, or None, got 3"),
+        (lambda: evaluate(radii=[]), "radii: expected finite numbers"),
+        (
+            lambda: evaluate(attack=lambda model, x, y, threat, generator: x - 1),
+            "attack: expected perturbations inside",
+        ),
+        (lambda: evaluate(attack=lambda model, x, y, threat, generator: x[:1]), "attack: expected signals of shape"),
+        (lambda: evaluate(threat=Ball("inf", 0.1), certificates=some()), "certificates: expected an l2 threat"),
+        (lambda: evaluate(certificates=some()), "certificates: expected those of this model"),
+    ],
+)
+def test_bad_threats_and_evaluations(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def evaluate(threat=None, radii=None, **options):
+    model, x, y = linear(torch.arange(8.0).reshape(4, 2)), torch.ones(3, 4), torch.tensor([1, 1, 0])
+    return attacked_accuracy(model, x, y, threat or Ball("2", 0.5), radii, **options)
+
+
+def some():
+    return certified_radii(torch.ones(3, 2), torch.tensor([0, 1, 0]), LipschitzConstants(vector=1.0))
+
+
+def test_norms_as_numbers():
+    assert Ball(2, 1.0) == Ball("2", 1.0)
+    assert Ball(math.inf, 1).norm == "inf"
+    assert str(Ball("inf", 0.03, None)) == "l_inf ball of radius 0.03"
