@@ -75,7 +75,7 @@ def test_both_norms_are_the_largest_singular_value(name):
     operator = OPERATORS[name]
     true = largest(operator)
     exact, iterated = operator_norm(operator), operator_norm(operator, dense=0, tolerance=0.02)
-    assert exact.exact
+    assert exact.certain
     assert exact.value == pytest.approx(true, rel=1e-9)
     assert iterated.value <= true * (1 + 1e-9)
     assert iterated.value == pytest.approx(true, rel=1e-3)
@@ -88,7 +88,7 @@ def test_the_upper_value_holds_also_where_singular_values_are_close():
     operator = Operator(lambda x: x * values, (400,))
     for seed in range(5):
         found = operator_norm(operator, dense=0, tolerance=0.05, generator=seed)
-        assert not found.exact
+        assert not found.certain
         assert found.value <= 1.0 + 1e-12 <= found.upper <= 1.05 * found.value * (1 + 1e-9)
 
 

@@ -15,9 +15,11 @@ from torch import Tensor
 
 from hilbertnet.signals import as_rng
 
-__all__ = ["LinearMap", "OperatorNorm", "check_tolerance", "operator_norm", "spectral_norm"]
+__all__ = ["DENSE", "LinearMap", "OperatorNorm", "check_tolerance", "operator_norm", "spectral_norm"]
 
-_DENSE = 2**20  # entries of a matrix that is faster to make than to iterate with
+DENSE = 2**20
+"""Entries of a matrix that is faster to make than to iterate with."""
+
 _FAILURE = 1e-6
 _ROUNDING = 1e-10
 
@@ -105,7 +107,7 @@ def operator_norm(
     *,
     tolerance: float = 0.01,
     generator: int | torch.Generator = 0,
-    dense: int = _DENSE,
+    dense: int = DENSE,
     bound: float = math.inf,
 ) -> OperatorNorm:
     """The norm of a linear map: from its matrix if it is small, else by Lanczos' method with a certified gap.

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from hilbertnet.architecture import Architecture, GaussianPool, Layer, Linear
+from hilbertnet.complexity.operator_norms import OperatorNorm
 from hilbertnet.deformations import check_field, gradient_norm, scale_field
 from hilbertnet.signals import is_count
 from hilbertnet.stability.constants import commutator_constant, gradient_mass
 from hilbertnet.stability.operators import (
-    Norm,
     commutator,
     deformation,
     difference,
@@ -62,7 +62,7 @@ class Growth:
     names: tuple[str, str, str, str]
     sizes: tuple[int, ...]
     scale: tuple[float, ...]
-    norms: tuple[Norm, ...]
+    norms: tuple[OperatorNorm, ...]
     divisor: float
     known: tuple[float, ...]
     order: tuple[float, str]

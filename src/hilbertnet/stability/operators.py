@@ -17,11 +17,12 @@ from torch import Tensor
 
 from hilbertnet.architecture import Architecture, Pool
 from hilbertnet.architecture.operators import antialias, extract_patches, pool_features
+from hilbertnet.complexity.operator_norms import DENSE, LinearMap, OperatorNorm
+from hilbertnet.complexity.operator_norms import operator_norm as linear_map_norm
 from hilbertnet.deformations import check_field, warp
-from hilbertnet.signals import as_rng, is_count
+from hilbertnet.signals import is_count
 
 __all__ = [
-    "Norm",
     "Operator",
     "commutator",
     "deformation",
@@ -32,9 +33,6 @@ __all__ = [
     "patches_after_pooling",
     "pooling",
 ]
-
-_DENSE = 2**20  # entries of a matrix that is faster to make than to iterate with
-_FAILURE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -157,125 +155,13 @@ def difference(pool: Operator, moved: Operator, *, inside: bool = True) -> Opera
 # --- norms
 
 
-@dataclass(frozen=True)
-class Norm:
-    """An operator norm.
-
-    Parameters
-    ----------
-    value
-        The largest singular value; where it is found iteratively, a value that is never above it.
-    upper
-        What it does not exceed: except for rounding where `exact`, else except with a probability of 1e-6 over the
-        start (see `operator_norm`).
-    products
-        How many times ``C^T C`` was applied.
-    residual
-        ``||C^T C v - value^2 v|| / value^2`` of the singular vector v found; 0 where exact.
-    exact
-        Whether the whole matrix was made, or the iteration ended by itself.
-    """
-
-    value: float
-    upper: float
-    products: int
-    residual: float
-    exact: bool
-
-    def __str__(self) -> str:
-        if self.exact:
-            return f"{self.value:.6g}"
-        return f"{self.value:.6g} (at most {self.upper:.6g}, {self.products} products, residual {self.residual:.1e})"
-
-
-@torch.no_grad()
 def operator_norm(
     operator: Operator,
     *,
     tolerance: float = 0.01,
     generator: int | torch.Generator = 0,
-    dense: int = _DENSE,
-) -> Norm:
-    """The norm of a linear operator: from its matrix if it is small, else by an accelerated power iteration.
-
-    The power iteration multiplies a random vector by ``C^T C`` again and again. Lanczos' method makes the same
-    products and takes the best vector of all their span, never worse than the last one. From a uniform random start,
-    the probability that its value for ``||C||^2`` is too small by a factor below 1 - eps after q products is at
-    most ``1.648 sqrt(N) exp(-sqrt(eps) (2 q - 1))``, N the number of pixels. The number of products is chosen so that
-    `Norm.upper` is at most ``1 + tolerance`` times the value, at a probability of 1e-6.
-
-    Parameters
-    ----------
-    operator
-        C.
-    tolerance
-        Wanted relative distance of `Norm.upper` from `Norm.value`.
-    generator
-        Seed of the start, or a generator.
-    dense
-        Entries up to which the matrix is made, and its norm is exact; 0 for never.
-
-    References
-    ----------
-    J. Kuczynski and H. Wozniakowski, "Estimating the largest eigenvalue by the power and Lanczos algorithms with a
-    random start", SIAM Journal on Matrix Analysis and Applications, 1992.
-    """
-    if not 0 < tolerance < 1:
-        raise ValueError(f"tolerance: expected a number between 0 and 1, got {tolerance!r}")
-    pixels = math.prod(operator.space)
-    start = torch.randn(1, 1, *operator.space, dtype=torch.float64, generator=as_rng(generator))
-    if pixels * operator(start).numel() <= dense:
-        return _dense_norm(operator.dense())
-    return _lanczos(operator, start, tolerance)
-
-
-def _dense_norm(matrix: Tensor) -> Norm:
-    small = matrix.T @ matrix if matrix.shape[0] >= matrix.shape[1] else matrix @ matrix.T
-    value = math.sqrt(max(float(torch.linalg.eigvalsh(small)[-1]), 0.0))
-    return Norm(value, value * (1 + 1e-10), 0, 0.0, True)
-
-
-def _square(operator: Operator, v: Tensor) -> Tensor:
-    """``C^T C v``."""
-    with torch.enable_grad():
-        x = v.detach().view(1, 1, *operator.space).requires_grad_()
-        y = operator(x)
-        return torch.autograd.grad(y, x, y.detach())[0].flatten()
-
-
-def _lanczos(operator: Operator, start: Tensor, tolerance: float) -> Norm:
-    basis = [(start / start.norm()).flatten()]
-    pixels = len(basis[0])
-    diagonal: list[float] = []
-    beside: list[float] = []
-    spread = math.log(1.648 * math.sqrt(pixels) / _FAILURE)
-    eps = 1.0 - (1.0 + tolerance) ** -2
-    wanted = min(math.ceil((spread / math.sqrt(eps) + 1) / 2), pixels)
-    while True:
-        w = _square(operator, basis[-1])
-        diagonal.append(float(w @ basis[-1]))
-        known = torch.stack(basis)
-        for _ in range(2):  # once is not enough in floating point
-            w = w - known.T @ (known @ w)
-        size = float(w.norm())
-        value, last = _largest(diagonal, beside)
-        closed = size <= 1e-12 * max(value, torch.finfo(torch.float64).tiny) or len(basis) == pixels
-        if closed or len(basis) >= wanted:
-            break
-        beside.append(size)
-        basis.append(w / size)
-    norm = math.sqrt(max(value, 0.0))
-    if closed:
-        return Norm(norm, norm * (1 + 1e-10), len(basis), 0.0, True)
-    eps = (spread / (2 * len(basis) - 1)) ** 2
-    return Norm(norm, norm / math.sqrt(1 - eps), len(basis), size * last / value, False)
-
-
-def _largest(diagonal: list[float], beside: list[float]) -> tuple[float, float]:
-    """Largest eigenvalue of a tridiagonal matrix, and the size of the last entry of its vector."""
-    matrix = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
-    off = torch.tensor(beside, dtype=torch.float64)
-    if len(off):
-        matrix += torch.diag(off, 1) + torch.diag(off, -1)
-    values, vectors = torch.linalg.eigh(matrix)
-    return float(values[-1]), abs(float(vectors[-1, -1]))
+    dense: int = DENSE,
+) -> OperatorNorm:
+    """The norm of an operator: `hilbertnet.complexity.operator_norms.operator_norm`, whose arguments these are."""
+    whole = LinearMap(operator.apply, (1, *operator.space))
+    return linear_map_norm(whole, tolerance=tolerance, generator=generator, dense=dense)
