@@ -68,7 +68,7 @@ def test_every_settings_file_can_be_run(name, scale):
         for text in getattr(run, "maps", ()):
             Architecture.parse(f"1 {text} -")
         for text in getattr(run, "kernels", ()):
-            Architecture.parse(read_stack(text.partition(":")[2]))
+            Architecture.parse(read_stack(text.rpartition(":")[2]))
         if getattr(run, "architecture", ""):
             arch, _ = read_architecture(run.architecture, space)
             arch.shapes(space)

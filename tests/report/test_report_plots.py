@@ -224,6 +224,24 @@ def test_levels_and_points_have_the_colour_of_their_line_and_levels_one_entry_in
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["a", "same", "any", "b", "b, published"]
 
 
+def test_places_are_named_unless_they_are_many_or_far_apart_and_x_may_be_linear():
+    def ticks(x, **how):
+        y = tuple(1.0 + i for i in range(len(x)))
+        axes = curves(Panel("t", "x", "y", (Curve("a", tuple(x), y),), **how))
+        axes.figure.canvas.draw()
+        low, high = axes.get_xlim()
+        return [tick for tick in axes.get_xticks() if low <= tick <= high], axes
+
+    assert ticks([1.0, 3.0, 30.0])[0] == [1, 3, 30]
+    many, axes = ticks([float(k) for k in range(1, 101)])
+    assert set(many) <= {1, 2, 5, 10, 20, 50, 100}
+    assert axes.lines[0].get_markevery() == 8
+    assert len(ticks([1.0, 10.0, 1e120])[0]) <= 9
+    linear, axes = ticks([-2.0, 0.0, 2.0], log_x=False)
+    assert axes.get_xscale() == "linear"
+    assert min(linear) < 0 < max(linear)
+
+
 def test_curves_are_drawn_on_the_axes_given_in_the_palette_of_a_page():
     axes = Figure().subplots()
     assert curves(PANEL, axes, palette=PAGE) is axes

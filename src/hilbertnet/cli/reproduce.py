@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HELP", "NAMES", "draw", "reproduce"]
 
-NAMES = ("cifar-features", "deformed-digits", "exact-kernels", "lazy-training", "random-features", "spectra")
+NAMES = ("cifar-features", "deformed-digits", "exact-kernels", "lazy-training", "norms", "random-features", "spectra")
 """What a shell completes; the experiments themselves load when they are done."""
 
 HELP = """Do an experiment: every run in a folder of its own, table and pictures from their records.
@@ -27,6 +27,8 @@ deformed-digits: how far deformed digits move, under exact kernels and other rep
 exact-kernels: accuracy of ridge regression with exact kernels, MNIST and CIFAR-10, by the number of training images.
 
 lazy-training: whether networks train as their tangent kernel says, and in which layers.
+
+norms: which activations are in which RKHS, and lower bounds of norms that are known.
 
 random-features: how far random features and Nyström projections are from the exact kernel, by their number.
 

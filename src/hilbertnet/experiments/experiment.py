@@ -86,7 +86,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Panel:
-    """Curves that share axes; x is on a logarithmic scale.
+    """Curves that share axes.
 
     Parameters
     ----------
@@ -96,8 +96,8 @@ class Panel:
         What is on the axes.
     curves
         At least one.
-    log_y
-        Whether y is on a logarithmic scale too.
+    log_y, log_x
+        Whether y and x are on logarithmic scales.
     slope
         Of a straight line to compare with, which begins where the first curve does; both scales are logarithmic.
     """
@@ -108,6 +108,7 @@ class Panel:
     curves: tuple[Curve, ...]
     log_y: bool = True
     slope: float | None = None
+    log_x: bool = True
 
 
 Draw = Callable[[Sequence[Panel], Path], object]

@@ -18,6 +18,7 @@ from hilbertnet.experiments import (
     exact_kernels,
     feature_error,
     lazy_training,
+    rkhs_norms,
     sphere_spectra,
 )
 from hilbertnet.experiments.experiment import Draw, Experiment, Run
@@ -32,6 +33,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "deformed-digits": deformed_digits.EXPERIMENT,
     "exact-kernels": exact_kernels.EXPERIMENT,
     "lazy-training": lazy_training.EXPERIMENT,
+    "norms": rkhs_norms.EXPERIMENT,
     "random-features": feature_error.EXPERIMENT,
     "spectra": sphere_spectra.EXPERIMENT,
 }

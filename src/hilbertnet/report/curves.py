@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from hilbertnet.experiments.experiment import Curve, Panel
 from hilbertnet.report.plots import PAPER, Palette, dress_rates, new_axes
@@ -14,10 +14,11 @@ from hilbertnet.report.plots import PAPER, Palette, dress_rates, new_axes
 __all__ = ["curves"]
 
 _MOST_TICKS = 12  # places of points that are all named
+_WIDEST = 1e6  # if the last is not so many times the first
 
 
 def curves(panel: Panel, ax: Axes | None = None, *, palette: Palette = PAPER) -> Axes:
-    """Curves with their spread as bands, against a quantity on a logarithmic scale.
+    """Curves with their spread as bands.
 
     Parameters
     ----------
@@ -39,7 +40,7 @@ def curves(panel: Panel, ax: Axes | None = None, *, palette: Palette = PAPER) ->
         If there is no curve, one has no points, or what is on a logarithmic scale is not positive.
     """
     for curve in panel.curves:
-        _check_curve(curve, panel.log_y)
+        _check_curve(curve, panel)
     if not panel.curves:
         raise ValueError("panel: expected at least one curve, got none")
     ax = new_axes(ax, 4.8, 3.6)
@@ -53,17 +54,21 @@ def curves(panel: Panel, ax: Axes | None = None, *, palette: Palette = PAPER) ->
         heights = first.y[0] * (ends / first.x[0]) ** panel.slope
         label = f"slope {panel.slope:g}".replace("-", "−")
         ax.plot(ends, heights, color=palette.ink, linewidth=1.0, linestyle=(0, (1, 2)), label=label, zorder=1)
-    ax.set_xscale("log")
+    if panel.log_x:
+        ax.set_xscale("log")
     dress_rates(ax, palette)
     if panel.log_y:
         ax.set_yscale("log")
         ax.yaxis.set_major_locator(LogLocator(subs=(1.0,) if _decades(panel.curves) > 2 else (1.0, 2.0, 5.0)))
         ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         ax.yaxis.set_minor_locator(NullLocator())
-    if len(places) <= _MOST_TICKS:
+    if not panel.log_x:
+        ax.xaxis.set_major_locator(MaxNLocator(6))
+    elif len(places) <= _MOST_TICKS and places[-1] <= _WIDEST * places[0]:
         ax.set_xticks(places, [f"{x:,g}" for x in places])
     else:
-        ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if places[-1] < 1000 * places[0] else (1.0,)))
+        subs = (1.0, 2.0, 5.0) if places[-1] < 1000 * places[0] else (1.0,)
+        ax.xaxis.set_major_locator(LogLocator(subs=subs, numticks=9))
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlabel(panel.x)
@@ -107,13 +112,14 @@ def _decades(drawn: Sequence[Curve]) -> float:
     return float(np.log10(max(heights) / min(heights)))
 
 
-def _check_curve(curve: Curve, log_y: bool) -> None:
+def _check_curve(curve: Curve, panel: Panel) -> None:
     parts = {"x": curve.x, "y": curve.y, "low": curve.low, "high": curve.high}
     counts = {name: len(values) for name, values in parts.items()}
     if not curve.x or len(set(counts.values())) > 1:
         raise ValueError(f"panel: expected as many x, y, low and high of {curve.label!r}, at least one, got {counts}")
     for name, values in parts.items():
         least = min(values) if np.isfinite(values).all() else np.nan
-        if not least > 0 and (name == "x" or log_y or np.isnan(least)):
-            what = "positive numbers" if name == "x" or log_y else "numbers"
+        positive = panel.log_x if name == "x" else panel.log_y
+        if np.isnan(least) or (positive and not least > 0):
+            what = "positive numbers" if positive else "numbers"
             raise ValueError(f"panel: expected finite {what} as {name} of {curve.label!r}, got {values}")
