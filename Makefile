@@ -35,6 +35,7 @@ types: $(VENV)/.installed
 	$(BIN)/mypy
 
 docs: $(VENV)/.installed
+	rm -rf docs/api/generated  # pages of names that are gone would stay
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 
 wheel: $(VENV)/.installed
