@@ -11,26 +11,24 @@ from __future__ import annotations
 
 import argparse
 import math
-import time
 from collections.abc import Callable
 
 import torch
-from exact_kernels import MODELS
+from exact_kernels import MODELS, best_of
 
 from hilbertnet.architecture import Architecture
 from hilbertnet.kernels import fused_gpu, recursion
 
 
-def best_of(work: Callable[[], object], device: torch.device, repeats: int = 5) -> float:
-    """Seconds of the fastest of several calls; the first is not counted."""
-    times = []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
+def seconds(work: Callable[[], object], device: torch.device) -> float:
+    """Of the fastest of several calls, each to its end."""
+
+    def finished() -> None:
         work()
         if device.type != "cpu":
             torch.accelerator.synchronize(device)
-        times.append(time.perf_counter() - start)
-    return min(times[1:])
+
+    return best_of(finished)
 
 
 @torch.no_grad()
@@ -43,7 +41,7 @@ def main() -> None:
     device = torch.device(options.device)
     source = torch.rand(2**28 if device.type != "cpu" else 2**24, device=device)
     target = torch.empty_like(source)
-    copied = best_of(lambda: target.copy_(source), device) / source.numel()
+    copied = seconds(lambda: target.copy_(source), device) / source.numel()
     name = torch.get_device_module(device).get_device_name(device) if device.type != "cpu" else "cpu"
     print(f"{name}: copies {8 / copied / 1e9:.0f} GB/s (read and written); microseconds per pair, float32")
     print("| model | compiled | plain torch | faster by | copies of its largest state |")
@@ -54,8 +52,8 @@ def main() -> None:
         for cross_pass, images in ways:
             x = torch.rand(images, *shape, generator=torch.Generator().manual_seed(0)).to(device)
             own = recursion.self_pass(arch, x, tangent=tangent)
-            seconds = best_of(lambda: cross_pass(arch, own, own, tangent=tangent), device)  # noqa: B023
-            found.append(1e6 * seconds / images**2)
+            taken = seconds(lambda: cross_pass(arch, own, own, tangent=tangent), device)  # noqa: B023
+            found.append(1e6 * taken / images**2)
         copies = found[0] / (1e6 * copied * math.prod(shape[1:]) ** 2)
         print(f"| {model} | {found[0]:.2f} | {found[1]:.2f} | {found[1] / found[0]:.1f} | {copies:.1f} |", flush=True)
 

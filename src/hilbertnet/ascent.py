@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hilbertnet.signals import as_rng, is_count
+from hilbertnet.signals import as_rng, is_count, per_example
 from hilbertnet.text import nearest
 
 __all__ = ["Ascent", "Direction", "Objective", "Projection", "Start", "projected_ascent", "unit_direction"]
@@ -144,9 +144,9 @@ def unit_direction(gradient: Float[Tensor, "n ..."], norm: Literal["2", "inf"]) 
         return gradient.sign()
     # scaled first: squares of small entries would vanish
     largest = gradient.flatten(1).abs().amax(1)
-    scaled = gradient / _like(torch.where(largest > 0, largest, 1.0), gradient)
+    scaled = gradient / per_example(torch.where(largest > 0, largest, 1.0), gradient)
     length = scaled.flatten(1).norm(dim=1)
-    return scaled / _like(torch.where(length > 0, length, 1.0), gradient)
+    return scaled / per_example(torch.where(length > 0, length, 1.0), gradient)
 
 
 # --- one start
@@ -166,20 +166,20 @@ def _ascend(
     best_gradient, history, step = gradient, [value], first.clone()
     lost = torch.zeros(len(start), dtype=torch.int64, device=start.device)  # steps since the best point
     for _ in range(steps):
-        moved = _projected(project, point + _like(step, point) * toward(gradient))
+        moved = _projected(project, point + per_example(step, point) * toward(gradient))
         moves = (moved != point).flatten(1).any(1)
         if not (moves | (lost > 0)).any() or not (step > _NO_STEP * first).any():
             break
         point = moved
         found, gradient = _evaluate(objective, point)
         better = found > value
-        best = torch.where(_like(better, point), point, best)
-        best_gradient = torch.where(_like(better, point), gradient, best_gradient)
+        best = torch.where(per_example(better, point), point, best)
+        best_gradient = torch.where(per_example(better, point), gradient, best_gradient)
         value = torch.where(better, found, value)
         lost = torch.where(better, 0, lost + 1)
         back = (lost >= _PATIENCE) | (~moves & (lost > 0))
-        point = torch.where(_like(back, point), best, point)
-        gradient = torch.where(_like(back, point), best_gradient, gradient)
+        point = torch.where(per_example(back, point), best, point)
+        gradient = torch.where(per_example(back, point), best_gradient, gradient)
         step, lost = torch.where(back, step * _SHORTER, step), torch.where(back, 0, lost)
         history.append(value)
     history.extend([value] * (steps + 1 - len(history)))
@@ -189,7 +189,7 @@ def _ascend(
 def _better(first: Ascent, second: Ascent) -> Ascent:
     """Of two ascents, each example's better point."""
     won = second.value > first.value
-    point = torch.where(_like(won, first.point), second.point, first.point)
+    point = torch.where(per_example(won, first.point), second.point, first.point)
     return Ascent(point, torch.where(won, second.value, first.value), first.history)
 
 
@@ -249,8 +249,3 @@ def _check_step(step_size: float | Tensor, start: Tensor) -> Tensor:
 def _check_count(name: str, value: int) -> None:
     if not is_count(value):
         raise ValueError(f"{name}: expected a whole number of at least 1, got {value!r}")
-
-
-def _like(per_example: Tensor, points: Tensor) -> Tensor:
-    """Shape (n,) to (n, 1, ...), to broadcast over points."""
-    return per_example.reshape(-1, *(1,) * (points.ndim - 1))

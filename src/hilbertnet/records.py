@@ -24,6 +24,7 @@ __all__ = [
     "digest",
     "environment",
     "finite",
+    "known",
     "load_tensors",
     "peak_memory",
     "save_tensors",
@@ -110,6 +111,11 @@ def finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return "not a number" if math.isnan(value) else "infinity"
     return value
+
+
+def known(value: float | None) -> float | None:
+    """`value`, or ``None`` where it is infinite or NaN, for which JSON has no numbers."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 _HEADER = "hilbertnet"

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["as_rng", "as_signals", "check_same_space", "is_count"]
+__all__ = ["as_rng", "as_signals", "check_same_space", "is_count", "per_example"]
 
 _EXPECTED = "images (n, channels, height, width), signals (n, channels, length) or rows (n, features)"
 
@@ -81,3 +81,8 @@ def as_rng(seed: int | torch.Generator | None) -> torch.Generator:
 def is_count(value: object) -> bool:
     """Whether `value` is a whole number of at least 1."""
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def per_example(values: Tensor, like: Tensor) -> Tensor:
+    """Numbers (n,) of examples, shaped (n, 1, ...) to broadcast over tensors such as `like`."""
+    return values.reshape(-1, *(1,) * (like.ndim - 1))

@@ -39,7 +39,8 @@ def test_layers_stand_for_a_stack():
 
 
 def test_the_picture_leaves_out_what_is_zero():
-    panel = decay_panel([mercer("1 arccos1 -", 4, 9), mercer("1 exp(0.6) -", 4, 9)])
+    (first,), (second,) = (spectra(kernel, 4, 9, "ckn") for kernel in ("arccos1", "exp(0.6)"))
+    panel = decay_panel({"first": (first.logs, first.spectrum.predicted), "second": (second.logs, None)}, 4)
     assert panel.curves[0].x == (1, 2, 4, 6, 8)
     assert panel.slope == -6
     np.testing.assert_allclose(panel.curves[1].y, mercer("1 exp(0.6) -", 4, 9).eigenvalues[1:])

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from hilbertnet.cli.options import Device, complete_path
+from hilbertnet.cli.options import Device, complete_path, read_numbers
 
 __all__ = ["HELP", "norms"]
 
@@ -47,7 +47,9 @@ def norms(
         return
     if shape is not None:
         raise ValueError("shape: only for package.module:function; a run knows the shape of its images")
-    found = run_norms(Path(run), examples=examples, radii=_read_radii(radii), seed=seed, device=check_device(device))
+    found = run_norms(
+        Path(run), examples=examples, radii=read_numbers("radii", radii), seed=seed, device=check_device(device)
+    )
     typer.echo(str(found))
     if out is not None:
         write_norms(out, found)
@@ -58,10 +60,3 @@ def _read_shape(text: str | None) -> tuple[int, ...]:
     if text is None or not re.fullmatch(r"[1-9]\d*(x[1-9]\d*){1,2}", text):
         raise ValueError(f"shape: expected CHANNELSxHEIGHTxWIDTH or CHANNELSxLENGTH, such as 3x32x32, got {text!r}")
     return tuple(map(int, text.split("x")))
-
-
-def _read_radii(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise ValueError(f"radii: expected numbers with commas between them, such as 0.1,0.3,1, got {text!r}") from None

@@ -21,6 +21,7 @@ __all__ = [
     "complete_architecture",
     "complete_path",
     "one_of",
+    "read_numbers",
     "read_size",
 ]
 
@@ -76,3 +77,12 @@ def read_size(text: str | None) -> tuple[int, int] | None:
         raise ValueError(f"size: expected HEIGHTxWIDTH in pixels, such as 32x32, got {text!r}")
     height, width = found.group(1), found.group(2) or found.group(1)
     return int(height), int(width)
+
+
+def read_numbers(name: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(
+            f"{name}: expected numbers with commas between them, such as 0.1,0.3,1, got {text!r}"
+        ) from None

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hilbertnet.cli.options import complete_path, one_of
+from hilbertnet.cli.options import complete_path, one_of, read_numbers
 from hilbertnet.cli.reproduce import draw
 
 __all__ = ["HELP", "spectrum"]
@@ -48,18 +48,14 @@ def spectrum(
     ] = None,
 ) -> None:
     from hilbertnet.experiments.spectra import SUFFIXES, decay_panel, spectra
+    from hilbertnet.records import known
 
     if out is not None and out.suffix not in SUFFIXES:
         raise ValueError(f"out: expected a file that ends in {', '.join(SUFFIXES)}, got {out}")
     found = spectra(kernel, dimension, degrees, kind)
-    typer.echo("\n\n".join(one.text(_read_lambdas(lam)) for one in found))
+    lambdas = () if lam is None else read_numbers("lam", lam)
+    typer.echo("\n\n".join(one.text(lambdas) for one in found))
     if out is not None:
-        draw([decay_panel([one.spectrum for one in found])], out)
+        shown = {str(one.spectrum.kernel): (one.logs, known(one.spectrum.predicted)) for one in found}
+        draw([decay_panel(shown, dimension)], out)
         typer.echo(str(out), err=True)
-
-
-def _read_lambdas(text: str | None) -> tuple[float, ...]:
-    try:
-        return () if text is None else tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise ValueError(f"lam: expected numbers with commas between them, such as 0.1,0.01, got {text!r}") from None

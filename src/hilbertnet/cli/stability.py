@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hilbertnet.cli.options import Channels, Data, Device, Size, complete_path, one_of, read_size
+from hilbertnet.cli.options import Channels, Data, Device, Size, complete_path, one_of, read_numbers, read_size
 from hilbertnet.cli.reproduce import draw
 
 __all__ = ["HELP", "stability"]
@@ -72,7 +72,7 @@ def stability(
         data=data,
         representations=tuple(representation or ("pixels", "ckn:")),
         deformation=deformation,
-        sizes=_read_sizes(sizes),
+        sizes=read_numbers("sizes", sizes),
         images=images,
         draws=draws,
         seed=seed,
@@ -88,10 +88,3 @@ def stability(
     if out is not None:
         for path in write_stability(out, settings, result, draw, draw_deformed):
             typer.echo(str(path), err=True)
-
-
-def _read_sizes(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise ValueError(f"sizes: expected numbers with commas between them, such as 0.1,0.3,1, got {text!r}") from None

@@ -41,7 +41,7 @@ from hilbertnet.complexity.moved import Moved, lengths
 from hilbertnet.complexity.real_numbers import real_number
 from hilbertnet.deformations import Family, parse_family, warp
 from hilbertnet.protocols import Representation
-from hilbertnet.signals import as_rng, is_count
+from hilbertnet.signals import as_rng, is_count, per_example
 
 __all__ = ["ball_bound", "deformation_bound", "gradient_bound", "pair_bound"]
 
@@ -281,14 +281,14 @@ def _climb(
     def shell(delta: Tensor) -> Tensor:
         length = lengths(delta)
         unit = torch.where(length > 0, length, 1.0)
-        return delta * _like(unit.clamp(_INNER * radius, long) / unit, delta)
+        return delta * per_example(unit.clamp(_INNER * radius, long) / unit, delta)
 
     first = True
 
     def start(generator: torch.Generator) -> Tensor:
         nonlocal first
         drawn = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x)
-        flat = _like((gradient.flatten(1) == 0).all(1), x) | (not first)
+        flat = per_example((gradient.flatten(1) == 0).all(1), x) | (not first)
         first = False
         return radius * unit_direction(torch.where(flat, drawn, gradient), "2")
 
@@ -354,7 +354,3 @@ def _fields(
     if callable(deformation):
         return getattr(deformation, "__name__", "search").strip("<>"), lambda rng: deformation(x, rng), draws
     raise ValueError(f"deformation: expected a family, its text form, fields or a function, got {deformation!r}")
-
-
-def _like(per_example: Tensor, points: Tensor) -> Tensor:
-    return per_example.reshape(-1, *(1,) * (points.ndim - 1))

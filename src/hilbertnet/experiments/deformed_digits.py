@@ -96,6 +96,8 @@ class DeformedRun(Run):
         started, data = time.perf_counter(), load(self.data)
         digits = self._choose(data)
         rest = np.random.RandomState(self.seed).permutation(np.setdiff1d(np.arange(len(data.x)), digits))
+        if self.representation != "cnn":  # nothing else is trained
+            rest = rest[:_OTHERS]
         x, y = torch.from_numpy(data.x[rest]), data.y[rest]
         phis, notes = make_representations(
             self.representation,

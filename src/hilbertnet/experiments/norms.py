@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from hilbertnet.complexity.norms_above import NormBounds, norm_bounds
 from hilbertnet.complexity.norms_below import lower_bounds
 from hilbertnet.data import Dataset, load, partition
 from hilbertnet.experiments.fit import labels_of
+from hilbertnet.experiments.stability import call_by_name
 from hilbertnet.networks.pieces import check_counts
 from hilbertnet.records import RunFolder, environment, write_json
 from hilbertnet.robustness.evaluation import Attacked, attacked_accuracy
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 __all__ = ["RunNorms", "module_norms", "run_norms", "write_norms"]
 
 _BATCH = 256
-_BOUNDS = (-1e30, 1e30)  # preprocessed images know no range
 
 
 class Decision(nn.Module):
@@ -160,14 +159,14 @@ def run_norms(
     products = model.head_.weight.double() @ model.head_.weight.double().T
     norms, biases = products.diagonal().clamp(min=0).sqrt().cpu(), model.head_.bias.double().cpu()
     lipschitz, output = embedding_lipschitz(model.network_.arch, tuple(test.shape[2:])), int(norms.argmax())
-    with torch.no_grad():
-        scores, held = batched(net, train, _BATCH), batched(net, test, _BATCH)
-        diagonal = torch.cat([net.network(part).flatten(1).square().sum(1) for part in train.split(_BATCH)])
+    scores, diagonal = _scores_and_diagonal(net, train)
+    held = batched(net, test, _BATCH)
     constants = LipschitzConstants.from_products(products, lipschitz)
     # the constant is the function of norm |b| of one feature more, 1 for every example
     whole = float((norms.square() + biases.square()).sum().sqrt())
+    threat = Ball("2", max(radii), None)  # preprocessed images know no range
     attacked = attacked_accuracy(
-        net, test, test_y, Ball("2", max(radii), _BOUNDS), radii,
+        net, test, test_y, threat, radii,
         certificates=certified_radii(held, test_y, constants), generator=seed,
     )  # fmt: skip
     return RunNorms(
@@ -184,6 +183,17 @@ def run_norms(
         bound=best_margin_bound(margins(scores, train_y), whole, diagonal + 1, outputs=len(norms)),
         attacked=attacked,
     )  # fmt: skip
+
+
+@torch.no_grad()
+def _scores_and_diagonal(net: Decision, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Decision values and K(x_i, x_i), from one pass through the network."""
+    scores, diagonal = [], []
+    for part in x.split(_BATCH):
+        features = net.network(part).flatten(1)
+        scores.append(net.head.scores(features))
+        diagonal.append(features.square().sum(1))
+    return torch.cat(scores), torch.cat(diagonal)
 
 
 def _size(settings: dict[str, Any]) -> tuple[int, int] | None:
@@ -223,11 +233,7 @@ def module_norms(text: str, shape: tuple[int, ...]) -> NormBounds:
     ValueError
         If it cannot be called, or returns no module that can be bounded.
     """
-    module, _, name = text.partition(":")
-    try:
-        model = getattr(importlib.import_module(module), name)()
-    except (ImportError, AttributeError, TypeError) as error:
-        raise ValueError(f"run: {text!r} cannot be imported and called without arguments: {error}") from None
+    model = call_by_name("run", text)
     if not isinstance(model, nn.Module):
         raise ValueError(f"run: expected a function that returns a torch module, got {type(model).__name__}")
     return norm_bounds(model.eval(), shape)

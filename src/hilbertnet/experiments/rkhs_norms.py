@@ -6,7 +6,6 @@ representations", JMLR 2019, section 4.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from hilbertnet.experiments.experiment import Curve, Experiment, Panel, Records,
 from hilbertnet.kernels import ConvKernel
 from hilbertnet.networks.pieces import check_counts
 from hilbertnet.progress import Progress, track
-from hilbertnet.records import settings_of
+from hilbertnet.records import known, settings_of
 
 __all__ = ["EXPERIMENT", "ActivationRun", "RidgeRun", "figures", "make_run", "table"]
 
@@ -84,16 +83,11 @@ class ActivationRun(Run):
 
     def _norms(self, name: str, kernel: Any) -> dict[str, Any]:
         found = [activation_norm(name, kernel, radius) for radius in self.radii]
-        return {"norms": [_number(one.value) for one in found], "reasons": [one.reason for one in found]}
+        return {"norms": [known(one.value) for one in found], "reasons": [one.reason for one in found]}
 
     def _surrogates(self, kernel: Any) -> list[list[float | None]]:
         rows = relu_surrogates(kernel, 1.0, self.scales).rows
-        return [[row.scale, row.sup_error, _number(row.norm.value)] for row in rows]
-
-
-def _number(value: float) -> float | None:
-    """JSON has none for infinity."""
-    return value if math.isfinite(value) else None
+        return [[row.scale, row.sup_error, known(row.norm.value)] for row in rows]
 
 
 @dataclass(frozen=True)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from hilbertnet.complexity.effective_dimension import degrees_of_freedom
 from hilbertnet.complexity.spectrum import Spectrum, mercer
 from hilbertnet.experiments.experiment import Curve, Panel
+from hilbertnet.records import known
 from hilbertnet.text import nearest
 
-__all__ = ["KINDS", "SUFFIXES", "KernelSpectrum", "decay_panel", "read_stack", "spectra"]
+__all__ = ["KINDS", "SMALLEST", "SUFFIXES", "KernelSpectrum", "decay_panel", "read_stack", "spectra"]
 
 KINDS = ("ckn", "ntk", "both")
 SUFFIXES = (".svg", ".png", ".pdf")
+SMALLEST = -690.0
+"""Logarithm of what floating point holds."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,11 @@ class KernelSpectrum:
     """
 
     spectrum: Spectrum
+
+    @property
+    def logs(self) -> list[float | None]:
+        """Logarithms of the eigenvalues, ``None`` where there is none."""
+        return list(map(known, self.spectrum.log_eigenvalues.tolist()))
 
     def text(self, lambdas: Sequence[float] = ()) -> str:
         """The table, the fitted decay of each parity, the trace, and degrees of freedom at each lambda."""
@@ -68,18 +75,25 @@ def read_stack(text: str) -> str:
     return " | ".join(f"1 {part.strip()} -" for part in text.split("|"))
 
 
-def decay_panel(found: Sequence[Spectrum]) -> Panel:
-    """Eigenvalues against degrees from 1 on, both on logarithmic scales; zeros and what is not told from 0 left out.
+def decay_panel(
+    found: Mapping[str, tuple[Sequence[float | None], float | None]], dimension: int, *, least: float = SMALLEST
+) -> Panel:
+    """Eigenvalues against degrees from 1 on, both on logarithmic scales; what is 0 or not told from 0 is left out.
 
     Parameters
     ----------
     found
-        At least one.
+        By name, the logarithms of all eigenvalues from degree 0 on, ``None`` where there is none, and the exponent
+        predicted, or ``None``. A line of the first exponent there is compares with them.
+    dimension
+        p, of the space around the sphere.
+    least
+        Logarithm of the smallest eigenvalue shown.
     """
-    curves, slope = [], None
-    for one in found:
-        kept = one.resolved & (one.degrees > 0) & (one.log_eigenvalues > np.log(1e-300))
-        x, y = one.degrees[kept].astype(float), one.eigenvalues[kept]
-        curves.append(Curve(str(one.kernel), tuple(x.tolist()), tuple(y.tolist())))
-        slope = one.predicted if slope is None and one.predicted is not None and np.isfinite(one.predicted) else slope
-    return Panel(f"Mercer eigenvalues on S^{found[0].p - 1}", "degree k", "eigenvalue", tuple(curves), slope=slope)
+    curves = []
+    for name, (logs, _) in found.items():
+        points = [(k, log) for k, log in enumerate(logs) if k and log is not None and log >= least]
+        curves.append(Curve(name, tuple(float(k) for k, _ in points), tuple(math.exp(log) for _, log in points)))
+    predicted = [exponent for _, exponent in found.values() if exponent is not None]
+    title = f"Mercer eigenvalues on the sphere, p = {dimension}"
+    return Panel(title, "degree k", "eigenvalue", tuple(curves), slope=predicted[0] if predicted else None)

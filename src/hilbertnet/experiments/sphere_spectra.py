@@ -16,16 +16,15 @@ import numpy as np
 
 from hilbertnet.complexity.decay import Decay
 from hilbertnet.complexity.spectrum import mercer
-from hilbertnet.experiments.experiment import Curve, Experiment, Panel, Records, Run, Unfinished, markdown
-from hilbertnet.experiments.spectra import read_stack
+from hilbertnet.experiments.experiment import Experiment, Panel, Records, Run, Unfinished, markdown
+from hilbertnet.experiments.spectra import SMALLEST, decay_panel, read_stack
 from hilbertnet.networks.pieces import check_counts
 from hilbertnet.progress import Progress, track
-from hilbertnet.records import settings_of
+from hilbertnet.records import known, settings_of
 
 __all__ = ["EXPERIMENT", "SpectraRun", "figures", "table"]
 
 _FAR = (25_000, 200_000)  # degrees at which the asymptotics has set in for p up to 50
-_SMALLEST = -690.0  # logarithm of what floating point holds
 _NEAR = 10  # smallest degree of the fit to what is shown
 
 
@@ -73,15 +72,14 @@ class SpectraRun(Run):
             odd = np.unique(np.geomspace(*_FAR, 12).astype(np.int64)) // 2 * 2 + 1
             far = mercer(stack, self.dimension, np.sort(np.concatenate([odd - 1, odd])), kind=kind).decay()
         trace = near.trace()
-        predicted = near.predicted
         return {
             "method": near.method,
-            "log_eigenvalues": [float(log) if np.isfinite(log) else None for log in near.log_eigenvalues],
-            "predicted": None if predicted is None or not np.isfinite(predicted) else predicted,
+            "log_eigenvalues": list(map(known, near.log_eigenvalues.tolist())),
+            "predicted": known(near.predicted),
             "near": {one.parity: one.exponent for one in near.decay(_NEAR)},
             "far": {one.parity: one.exponent for one in far},
             "sum": trace.partial,
-            "tail": trace.tail if np.isfinite(trace.tail) else None,
+            "tail": known(trace.tail),
             "at_one": trace.at_one,
         }
 
@@ -127,15 +125,13 @@ def figures(records: Records) -> dict[str, list[Panel]]:
 
 
 def _panel(record: Mapping[str, Any]) -> Panel:
-    curves, spectra = [], record["spectra"].values()
-    powers = [log for found in spectra if found["predicted"] for log in found["log_eigenvalues"] if log is not None]
-    least = min(powers, default=_SMALLEST)  # what falls faster is cut where the others end
-    for kernel, found in record["spectra"].items():
-        points = [(k, log) for k, log in enumerate(found["log_eigenvalues"]) if k and log is not None and log >= least]
-        curves.append(Curve(kernel, tuple(float(k) for k, _ in points), tuple(float(np.exp(log)) for _, log in points)))
-    predicted = [found["predicted"] for found in spectra if found["predicted"] is not None]
-    title = f"Mercer eigenvalues on the sphere, p = {record['settings']['dimension']}"
-    return Panel(title, "degree k", "eigenvalue", tuple(curves), slope=predicted[0] if predicted else None)
+    spectra = record["spectra"]
+    powers = [
+        log for found in spectra.values() if found["predicted"] for log in found["log_eigenvalues"] if log is not None
+    ]
+    shown = {kernel: (found["log_eigenvalues"], found["predicted"]) for kernel, found in spectra.items()}
+    # what falls faster than powers is cut where the others end
+    return decay_panel(shown, record["settings"]["dimension"], least=min(powers, default=SMALLEST))
 
 
 EXPERIMENT = Experiment(SpectraRun, table, figures)

@@ -38,6 +38,7 @@ from hilbertnet.stability import (
 __all__ = [
     "Stability",
     "StabilitySettings",
+    "call_by_name",
     "curves_of",
     "curves_of_one",
     "measure_stability",
@@ -118,7 +119,7 @@ def read_representation(text: str, space: tuple[int, ...], device: str = "cpu") 
     if Path(text).is_dir():
         return as_representation(_run_features(Path(text), device), name=text)
     if _MODULE.fullmatch(text):
-        thing = _call(text)
+        thing = call_by_name("representation", text)
         return as_representation(thing.to(device) if isinstance(thing, nn.Module) else thing, name=text)
     raise ValueError(
         "representation: expected 'pixels', 'ckn: ARCHITECTURE', 'ntk: ARCHITECTURE', a run folder or "
@@ -145,14 +146,19 @@ def _run_features(folder: Path, device: str) -> Callable[[Tensor], Tensor]:
     return features
 
 
-def _call(text: str) -> Any:
-    module, name = text.split(":")
+def call_by_name(argument: str, text: str) -> Any:
+    """What the function ``"package.module:function"`` returns, called without arguments.
+
+    Raises
+    ------
+    ValueError
+        If there is no such function, or it needs arguments; the message starts with `argument`.
+    """
+    module, _, name = text.partition(":")
     try:
         return getattr(importlib.import_module(module), name)()
     except (ImportError, AttributeError, TypeError) as error:
-        raise ValueError(
-            f"representation: {text!r} cannot be imported and called without arguments ({error})"
-        ) from None
+        raise ValueError(f"{argument}: {text!r} cannot be imported and called without arguments: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -197,22 +203,21 @@ def measure_stability(settings: StabilitySettings, *, progress: Progress = None)
     chosen = np.sort(subset(data.y, settings.images, settings.seed))
     x, y = torch.from_numpy(data.x[chosen]).to(settings.device), data.y[chosen]
     deformation = _deformation(settings, x)
-    kernels = _bounded(phis) if settings.bounds else {}
-    if settings.bounds and not isinstance(deformation, FieldDeformation):
-        raise ValueError(f"bounds: expected a family of fields as deformation, which theorems know, got {deformation}")
+    bound = _bounded(phis, deformation) if settings.bounds else []
     how: dict[str, Any] = {"generator": settings.seed, "progress": progress}
     found = [measure(phi, x, deformation, settings.sizes, draws=settings.draws, labels=y, **how) for phi in phis]
-    bounds = []
-    for index, kernel in kernels.items():
-        assert isinstance(deformation, FieldDeformation)
-        bounds.append(bounds_beside(kernel, x, deformation, found[index], **how))
+    bounds = [bounds_beside(kernel, x, fields, found[index], **how) for index, kernel, fields in bound]
     return Stability(data, _pictures(x, deformation, settings), tuple(found), tuple(bounds))
 
 
-def _bounded(phis: Sequence[Representation]) -> dict[int, ConvKernel]:
-    """The exact kernels, by their places."""
-    kernels = {index: getattr(phi, "representation", None) for index, phi in enumerate(phis)}
-    found = {index: kernel for index, kernel in kernels.items() if isinstance(kernel, ConvKernel)}
+def _bounded(
+    phis: Sequence[Representation], deformation: Deformation
+) -> list[tuple[int, ConvKernel, FieldDeformation]]:
+    """The exact kernels with their places, and the deformation, of which the theorems know."""
+    if not isinstance(deformation, FieldDeformation):
+        raise ValueError(f"bounds: expected a family of fields as deformation, which theorems know, got {deformation}")
+    kernels = enumerate(getattr(phi, "representation", None) for phi in phis)
+    found = [(index, kernel, deformation) for index, kernel in kernels if isinstance(kernel, ConvKernel)]
     if not found:
         raise ValueError("bounds: expected an exact kernel among the representations, 'ckn:' or 'ntk:', got none")
     return found

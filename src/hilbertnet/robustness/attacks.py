@@ -23,7 +23,7 @@ from hilbertnet.complexity.functions import Model, outputs, read_labels, untouch
 from hilbertnet.complexity.margins import margins
 from hilbertnet.losses import losses, signs
 from hilbertnet.robustness.threats import Ball
-from hilbertnet.signals import as_rng, is_count
+from hilbertnet.signals import as_rng, is_count, per_example
 from hilbertnet.text import nearest
 
 __all__ = ["AttackLoss", "pgd", "read_examples"]
@@ -156,7 +156,7 @@ class _Attack:
             with torch.no_grad():
                 found = self.value(moved)
             won = found > value
-            point = torch.where(won.reshape(-1, *(1,) * (moved.ndim - 1)), moved, point)
+            point = torch.where(per_example(won, moved), moved, point)
             value = torch.where(won, found, value)
         return point
 
@@ -198,7 +198,7 @@ def _draw(x: Tensor, threat: Ball, rng: torch.Generator) -> Tensor:
     else:
         share = torch.rand(len(x), generator=rng, dtype=torch.float64)
         drawn = unit_direction(torch.randn(x.shape, generator=rng, dtype=torch.float64), "2")
-        drawn = drawn * share.reshape(-1, *(1,) * (x.ndim - 1))
+        drawn = drawn * per_example(share, x)
     return x + (threat.radius * drawn).to(x)
 
 

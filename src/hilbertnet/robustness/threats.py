@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hilbertnet.complexity.real_numbers import real_number
+from hilbertnet.signals import per_example
 from hilbertnet.text import format_number, nearest
 
 __all__ = ["Ball"]
@@ -99,21 +100,17 @@ class Ball:
             if not outside.any():
                 return found
             nearer = x + (1 - shrink) * (found - x)
-            found = torch.where(_like(outside, x), nearer, found)
+            found = torch.where(per_example(outside, x), nearer, found)
         outside = self.length(found.double() - x.double()) > self.radius
-        return torch.where(_like(outside, x), x, found)
+        return torch.where(per_example(outside, x), x, found)
 
     def _short(self, delta: Tensor) -> Tensor:
         if self.norm == "inf":
             return delta.clamp(-self.radius, self.radius)
         length = self.length(delta)
         share = torch.where(length > self.radius, self.radius / length, 1.0).to(delta)
-        return delta * _like(share, delta)
+        return delta * per_example(share, delta)
 
 
 def _real(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _like(per_example: Tensor, points: Tensor) -> Tensor:
-    return per_example.reshape(-1, *(1,) * (points.ndim - 1))

@@ -27,7 +27,7 @@ from torch import Tensor
 from hilbertnet.ascent import projected_ascent
 from hilbertnet.deformations import displacement_norm, gradient_norm, warn_of_folds, warp
 from hilbertnet.protocols import Representation
-from hilbertnet.signals import as_signals
+from hilbertnet.signals import as_signals, per_example
 from hilbertnet.stability.representations import as_representation
 
 __all__ = ["FieldSet", "WorstField", "worst_field"]
@@ -167,7 +167,7 @@ def _worst_draw(moved: Callable[[Tensor], Tensor], fields: FieldSet, x: Tensor, 
             worst, value = field, distance
             continue
         won = distance > value
-        worst, value = torch.where(_like(won, field), field, worst), torch.where(won, distance, value)
+        worst, value = torch.where(per_example(won, field), field, worst), torch.where(won, distance, value)
     assert worst is not None
     return worst
 
@@ -236,7 +236,7 @@ class FieldSet:
         field = torch.where(length > self.displacement, field * (self.displacement / length), field)
         mean = field.flatten(2).mean(2).reshape(*field.shape[:2], *(1,) * len(self.space))
         steep = self._gradient_norm(field)
-        share = _like(torch.where(steep > self.gradient, self.gradient / steep, 1.0), field)
+        share = per_example(torch.where(steep > self.gradient, self.gradient / steep, 1.0), field)
         return torch.where(share < 1, mean + share * (field - mean), field)
 
     def _flattened(self, field: Tensor) -> Tensor:
@@ -310,9 +310,9 @@ class FieldSet:
     def _unit(self, field: Tensor) -> Tensor:
         """Of gauge one, where a field is not 0."""
         largest = field.flatten(1).abs().amax(1)
-        scaled = field / _like(torch.where(largest > 0, largest, 1.0), field)
+        scaled = field / per_example(torch.where(largest > 0, largest, 1.0), field)
         gauge = self.gauge(scaled)
-        return scaled / _like(torch.where(gauge > 0, gauge, 1.0), field)
+        return scaled / per_example(torch.where(gauge > 0, gauge, 1.0), field)
 
     def _gradient_norm(self, field: Tensor) -> Tensor:
         return gradient_norm(field, periodic=self.periodic)
@@ -339,7 +339,3 @@ def _number(name: str, value: Any, expected: str, good: Callable[[float], bool])
     if isinstance(value, bool) or not isinstance(value, Real) or not good(float(value)):
         raise ValueError(f"{name}: expected {expected}, got {value!r}")
     return float(value)
-
-
-def _like(per_example: Tensor, points: Tensor) -> Tensor:
-    return per_example.reshape(-1, *(1,) * (points.ndim - 1))

@@ -8,7 +8,6 @@ every channel, so that their norms on one channel are their norms on signals wit
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -53,17 +52,18 @@ class Operator:
     def __call__(self, x: Tensor) -> Tensor:
         return self.apply(x)
 
+    @property
+    def map(self) -> LinearMap:
+        """The same, of signals with a channel axis."""
+        return LinearMap(self.apply, (1, *self.space))
+
     def adjoint(self, y: Tensor) -> Tensor:
         """``C^T y``, by automatic differentiation."""
-        with torch.enable_grad():
-            x = torch.zeros(len(y), 1, *self.space, dtype=y.dtype, device=y.device, requires_grad=True)
-            return torch.autograd.grad(self(x), x, y)[0]
+        return self.map.adjoint(y)
 
     def dense(self) -> Tensor:
         """Its matrix, (channels * positions, pixels)."""
-        pixels = math.prod(self.space)
-        unit = torch.eye(pixels, dtype=torch.float64).view(pixels, 1, *self.space)
-        return self(unit).flatten(1).T.contiguous()
+        return self.map.dense()
 
     def __matmul__(self, other: Operator) -> Operator:
         """The composition: first `other`, then this one on each of its channels."""
@@ -163,5 +163,4 @@ def operator_norm(
     dense: int = DENSE,
 ) -> OperatorNorm:
     """The norm of an operator: `hilbertnet.complexity.operator_norms.operator_norm`, whose arguments these are."""
-    whole = LinearMap(operator.apply, (1, *operator.space))
-    return linear_map_norm(whole, tolerance=tolerance, generator=generator, dense=dense)
+    return linear_map_norm(operator.map, tolerance=tolerance, generator=generator, dense=dense)
