@@ -18,6 +18,7 @@ FLOORS = [
     {"solvers", "training"},
     {"complexity"},
     {"robustness"},
+    {"regularization"},
     {"kernels", "networks"},
     {"estimators", "stability"},
     {"experiments"},

@@ -1,0 +1,138 @@
+"""What all terms of a regularizer have in common: they are frozen, have a text form, and are bound before they are used.
+
+A term says what is wanted; bound to training data and a generator it is a callable that owns its stream of random
+numbers, its deformed examples and its warm-started vectors, and whose `state_dict` a checkpoint keeps.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from hilbertnet.protocols import Penalty
+from hilbertnet.text import format_number
+
+__all__ = ["BoundConstraint", "BoundLoss", "ConstraintTerm", "LossTerm", "PenaltyTerm", "Stateless", "Term"]
+
+
+@runtime_checkable
+class BoundLoss(Protocol):
+    """A loss in the place of the training loss, an objective of `hilbertnet.training.train`."""
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean loss of the batch and the logits it was computed from."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint must keep to go on with the same numbers."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up where `state_dict` left off."""
+        ...
+
+
+@runtime_checkable
+class BoundConstraint(Protocol):
+    """A set that parameters are projected onto after every step."""
+
+    def project_(self, model: nn.Module, epoch: int) -> None:
+        """Project the parameters of `model` in place; epochs count from 0."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint must keep to go on with the same numbers."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up where `state_dict` left off."""
+        ...
+
+
+class Term(ABC):
+    """One term of a regularizer. A subclass is a frozen dataclass that writes `name` and `bind`.
+
+    Its fields are numbers, words, or ``None``; in the text form they come in order, or by name.
+    """
+
+    name: ClassVar[str]
+    """In the text form."""
+    formula: ClassVar[str]
+    """One line, for tables and help."""
+
+    def __str__(self) -> str:
+        """The text form: the name, and what is not as by default, by name."""
+        words = []
+        for field in fields(self):  # type: ignore[arg-type]  # subclasses are dataclasses
+            value = getattr(self, field.name)
+            if value is not None and value != field.default:
+                words.append(f"{field.name}={value if isinstance(value, str) else format_number(value)}")
+        return f"{self.name}({', '.join(words)})" if words else self.name
+
+
+class PenaltyTerm(Term):
+    """A number that is added to the training loss, times a weight."""
+
+    @abstractmethod
+    def bind(self, x_train: Tensor, generator: int | torch.Generator | None = None) -> Penalty:
+        """The penalty itself.
+
+        Parameters
+        ----------
+        x_train
+            The training signals, shape (n, ...), for terms that draw examples of their own.
+        generator
+            Seed or ``torch.Generator`` (on the CPU) of whatever is random.
+
+        Raises
+        ------
+        ValueError
+            If the term does not make sense for such signals.
+        """
+
+
+class LossTerm(Term):
+    """A loss that replaces the training loss."""
+
+    @abstractmethod
+    def bind(self, x_train: Tensor, generator: int | torch.Generator | None = None) -> BoundLoss:
+        """The loss itself; see `PenaltyTerm.bind`."""
+
+
+class ConstraintTerm(Term):
+    """A set that the parameters are projected onto."""
+
+    @abstractmethod
+    def bind(self, x_train: Tensor, generator: int | torch.Generator | None = None) -> BoundConstraint:
+        """The constraint itself; see `PenaltyTerm.bind`."""
+
+
+@dataclass(frozen=True)
+class Stateless:
+    """A penalty that keeps nothing from one batch to the next.
+
+    Parameters
+    ----------
+    function
+        ``(model, x, y, logits) -> scalar``.
+    """
+
+    function: Callable[[nn.Module, Tensor, Tensor, Tensor | None], Tensor]
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, logits: Tensor | None = None) -> Tensor:
+        """The penalty at a batch."""
+        return self.function(model, x, y, logits)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Refuse the state of another penalty."""
+        if state:
+            raise ValueError(f"state: expected none, as this penalty keeps nothing, got {', '.join(sorted(state))}")
