@@ -30,6 +30,39 @@ def test_reads_words_numbers_and_calls_in_order():
     assert scanner.at_end()
 
 
+def test_arguments_come_by_name_where_that_is_wanted():
+    text = "f( 1.5, left, screen = 8,word='a.b: 2, c') x"
+    call = Scanner(text, "form").call("a call", named=True)
+    assert call == Call("f", (1.5, "left"), 0, (("screen", 8.0), ("word", "a.b: 2, c")))
+    assert call.places == tuple(map(text.index, ("1.5", "left", "screen", "word")))
+    assert Scanner("f(a=b)", "form").call("a call", named=True) == Call("f", (), 0, (("a", "b"),))
+    assert Scanner("f", "form").call("a call", named=True) == Call("f", (), 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "message"),
+    [
+        ("f(a=1, 2)", 7, "expected an argument by name after 'a', got '2"),
+        ("f(a=1, b)", 7, "expected an argument by name after 'a', got 'b"),
+        ("f(a=1, a=2)", 7, "'a' comes twice"),
+        ("f(a=)", 4, "expected an argument of 'f', a number, got '[)]'"),
+        ("f(a=1 b=2)", 6, "expected ',' or '[)]' after an argument, got 'b=2[)]'"),
+        ("f(a='x)", 4, "expected an argument of 'f', a number, got"),
+        ("f(=1)", 2, "expected an argument of 'f', a number, got"),
+    ],
+)
+def test_arguments_by_name_that_cannot_be_read(text, place, message):
+    with pytest.raises(TextFormError, match=f"^form: {message}") as caught:
+        Scanner(text, "form").call("a call", named=True)
+    assert place_of(caught.value) == place
+
+
+@pytest.mark.parametrize("text", ["f(a=1)", "f(1, a=1)", "f('a')"])
+def test_arguments_by_name_are_refused_elsewhere(text):
+    with pytest.raises(TextFormError, match=r"^form: expected"):
+        Scanner(text, "form").call("a call")
+
+
 @pytest.mark.parametrize("text", ["1", "1.5", ".5", "5.", "-0.25", "+3", "1e-3", "2.5E+4"])
 def test_numbers_read_as_python_reads_them(text):
     scanner = Scanner(text, "form")

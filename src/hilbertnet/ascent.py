@@ -23,7 +23,7 @@ from torch import Tensor
 from hilbertnet.signals import as_rng, is_count, per_example
 from hilbertnet.text import nearest
 
-__all__ = ["Ascent", "Direction", "Objective", "Projection", "Start", "projected_ascent", "unit_direction"]
+__all__ = ["Ascent", "Direction", "Objective", "Projection", "Start", "projected_ascent", "unit_direction", "value_and_gradient"]
 
 Objective = Callable[[Tensor], Tensor]
 Projection = Callable[[Tensor], Tensor]
@@ -162,7 +162,7 @@ def _ascend(
 ) -> Ascent:
     point = best = _projected(project, start)
     toward, first = _direction_of(direction), _check_step(step_size, start)
-    value, gradient = _evaluate(objective, point)
+    value, gradient = value_and_gradient(objective, point)
     best_gradient, history, step = gradient, [value], first.clone()
     lost = torch.zeros(len(start), dtype=torch.int64, device=start.device)  # steps since the best point
     for _ in range(steps):
@@ -171,7 +171,7 @@ def _ascend(
         if not (moves | (lost > 0)).any() or not (step > _NO_STEP * first).any():
             break
         point = moved
-        found, gradient = _evaluate(objective, point)
+        found, gradient = value_and_gradient(objective, point)
         better = found > value
         best = torch.where(per_example(better, point), point, best)
         best_gradient = torch.where(per_example(better, point), gradient, best_gradient)
@@ -193,8 +193,14 @@ def _better(first: Ascent, second: Ascent) -> Ascent:
     return Ascent(point, torch.where(won, second.value, first.value), first.history)
 
 
-def _evaluate(objective: Objective, point: Tensor) -> tuple[Tensor, Tensor]:
-    """Values and gradients; gradients of anything but the point are left alone."""
+def value_and_gradient(objective: Objective, point: Tensor) -> tuple[Tensor, Tensor]:
+    """Values (n,) of an objective, and their gradients in the points; gradients of anything else are left alone.
+
+    Raises
+    ------
+    ValueError
+        If the objective does not depend differentiably on the point, or a value or a gradient is not finite.
+    """
     with torch.enable_grad():
         variable = point.detach().clone().requires_grad_()
         values = objective(variable)

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Attack", "Constraint", "Penalty", "Representation"]
+__all__ = ["Attack", "Constraint", "MinimalNormAttack", "Penalty", "Representation"]
 
 
 @runtime_checkable
@@ -65,4 +65,21 @@ class Attack(Protocol):
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Adversarial examples of the shape of `x`; `model` is left as it was."""
+        ...
+
+
+class MinimalNormAttack(Protocol):
+    """A pure function that looks for the nearest point that a model decides wrongly."""
+
+    def __call__(
+        self,
+        model: Callable[[Tensor], Tensor],
+        x: Tensor,
+        y: Tensor,
+        *,
+        norm: Any = "2",
+        bounds: tuple[float, float] | None = (0.0, 1.0),
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Points of the shape of `x`, and their distances, shape (n,): infinite where none was found."""
         ...

@@ -11,7 +11,7 @@ import difflib
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import TypeVar
 
@@ -23,6 +23,8 @@ _SPACE = re.compile(r"\s*")
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 _INTEGER = re.compile(r"\d+(?![\d.])")
+_KEY = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)\s*=")
+_QUOTED = re.compile(r"'([^'\n]*)'")
 
 
 class TextFormError(ValueError):
@@ -31,11 +33,27 @@ class TextFormError(ValueError):
 
 @dataclass(frozen=True)
 class Call:
-    """A name with its arguments, such as ``poly(1, 3)``; a bare name has ``arguments=()``."""
+    """A name with its arguments, such as ``poly(1, 3)``; a bare name has ``arguments=()``.
+
+    Parameters
+    ----------
+    name
+        The word before the bracket.
+    arguments
+        Those without a name.
+    position
+        Where the name stands in the text.
+    named
+        Those by name, ``delta(1, screen=8)``, in their order.
+    places
+        Where the arguments stand: those of `arguments`, then those of `named`.
+    """
 
     name: str
     arguments: tuple[float | str, ...]
     position: int
+    named: tuple[tuple[str, float | str], ...] = ()
+    places: tuple[int, ...] = field(default=(), compare=False)
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
@@ -142,21 +160,42 @@ class Scanner:
             raise self.fail(f"expected {meaning}, a number, got {self._next()}")
         return float(found.group())
 
-    def call(self, meaning: str) -> Call:
-        """Consume ``name`` or ``name(argument, ...)``; arguments are numbers or words."""
+    def optional_number(self) -> float | None:
+        """Consume a decimal number if it is next, else nothing."""
+        found = self.match(_NUMBER)
+        return float(found.group()) if found else None
+
+    def call(self, meaning: str, *, named: bool = False) -> Call:
+        """Consume ``name`` or ``name(argument, ...)``; arguments are numbers or words.
+
+        With `named`, the last ones may come by name, ``name(1.0, screen=8)``, and a text in single quotes is a word.
+        """
         found = self.match(_WORD)
         if not found:
             raise self.fail(f"expected {meaning}, got {self._next()}")
-        arguments: list[float | str] = []
+        call = Call(found.group(), (), found.start())
         if self.accept("("):
-            while True:
-                word = self.match(_WORD)
-                arguments.append(word.group() if word else self.number(f"an argument of {found.group()!r}"))
-                if self.accept(")"):
-                    break
+            call = self._argument(call, named)
+            while not self.accept(")"):
                 if not self.accept(","):
                     raise self.fail(f"expected ',' or ')' after an argument, got {self._next()}")
-        return Call(found.group(), tuple(arguments), found.start())
+                call = self._argument(call, named)
+        return call
+
+    def _argument(self, call: Call, named: bool) -> Call:
+        """The call with one more argument, which is next."""
+        key = self.match(_KEY) if named else None
+        if call.named and not key:
+            raise self.fail(f"expected an argument by name after {call.named[-1][0]!r}, got {self._next()}")
+        if key and key.group(1) in dict(call.named):
+            raise self.fail(f"{key.group(1)!r} comes twice", key.start())
+        self._skip_space()
+        places = (*call.places, key.start() if key else self.position)
+        word = self.match(_WORD) or (self.match(_QUOTED) if named else None)
+        value = word.group(word.lastindex or 0) if word else self.number(f"an argument of {call.name!r}")
+        if key:
+            return replace(call, named=(*call.named, (key.group(1), value)), places=places)
+        return replace(call, arguments=(*call.arguments, value), places=places)
 
     def _next(self) -> str:
         self._skip_space()

@@ -99,9 +99,21 @@ def test_a_function_that_cannot_change_is_certified_everywhere():
     assert "inf" in str(found)
     endless = certified_radii(scores, y, LipschitzConstants(vector=math.inf))
     assert endless.best.tolist() == [0.0, 0.0]
-    same = LipschitzConstants.from_products(torch.ones(2, 2), math.inf)  # f_1 - f_2 is constant
+    same = LipschitzConstants.from_products(torch.zeros(2, 2), math.inf)  # f_1 and f_2 are constant
     assert same.difference.tolist() == [[0.0, 0.0], [0.0, 0.0]]
     assert certified_radii(scores, y, same).radii["differences of logits"].tolist() == [math.inf, 0.0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("apart", [0.1, 1e-3, 1e-5, 1e-7])
+def test_outputs_that_nearly_agree_keep_their_difference(dtype, apart):
+    """In ``W W'`` rounding loses what tells the rows apart, and a constant of 0 would certify everything."""
+    rng = torch.Generator().manual_seed(0)
+    row, step = (torch.randn(50, generator=rng, dtype=dtype) for _ in range(2))
+    weight = torch.stack([1e3 * row, 1e3 * row + apart * step])
+    found = LipschitzConstants.from_products(weight @ weight.T)
+    assert float(found.difference[0, 1]) >= float((weight[0].double() - weight[1].double()).norm())
+    assert float(found.difference[0, 1]) <= float((weight[0].double() - weight[1].double()).norm()) + 1e-2 * 1e3 * 20
 
 
 # --- kernel machines

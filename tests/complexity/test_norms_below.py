@@ -149,11 +149,24 @@ def test_tangent_kernels_through_their_distance():
     """Their map has no Lipschitz constant, and values near the diagonal are good to 1e-8 only."""
     kernel, (x, y) = ConvKernel("3 arccos1 gauss2", kind="ntk"), digits(8)
     f, exact = ridge_function(kernel, x, y)
-    found = lower_bounds(
-        f, x, radii=[0.5], representation=kernel, rounding=1e-7, exact=exact, steps=4, restarts=1, generator=0
-    )
+    found = lower_bounds(f, x, radii=[0.5], representation=kernel, exact=exact, steps=4, restarts=1, generator=0)
     assert [bound.name for bound in found.bounds] == ["ball of radius 0.5", "pairs"]
     assert all(0.1 * exact < bound.value <= exact * (1 + 1e-6) for bound in found.bounds)
+
+
+def test_the_constant_of_an_architecture_is_not_that_of_its_tangent_kernel():
+    """With it "lower" bounds came out above the norm: at radius 0.01 by 40%."""
+    x, kernel = digits(3)[0], ConvKernel("3 arccos1 -", kind="ntk")
+    f = KernelMachine(kernel, x, torch.tensor([1.0, -1.0, 0.5]))
+    with pytest.raises(ValueError, match="lipschitz: .* its own kernel, and not of the tangent kernel of 3 arccos1"):
+        ball_bound(f, x, 0.01, lipschitz=kernel.arch, representation=kernel, generator=0)
+    other = Architecture.parse("3 arccos1 gauss2")
+    with pytest.raises(ValueError, match="lipschitz: .* and not of the kernel of 3 arccos1 -"):
+        pair_bound(f, x, lipschitz=other, representation=ConvKernel("3 arccos1 -"))
+    exact = float(f.products().sqrt())
+    assert ball_bound(f, x, 0.01, representation=kernel, steps=4, restarts=1, generator=0).value <= exact
+    assert Moved(representation=kernel).rounding == Moved(representation=ConvKernel("3 arccos0 -")).rounding == 1e-7
+    assert Moved(kernel.arch, ConvKernel("3 arccos1 -")).rounding == 1e-12
 
 
 def test_an_estimator_with_an_intercept():
@@ -460,3 +473,39 @@ def test_a_table_of_one():
     assert lines[2].split() == ["gradient", "2.5", "0", "5", "2", "Lipschitz", "50.0%"]
     assert lines[-1] == "exact: ||f|| = 5"
     torch.testing.assert_close(bound.x_prime - bound.x, torch.tensor([0.6, 0.8]).double())
+
+
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+@pytest.mark.parametrize("radius", [1.0, 1e-3])
+def test_rounding_errors_of_single_precision_raise_no_bound(offset, radius):
+    """An ascent finds them: a thousandth of a pixel beside a value of 1,000 is 1% too much without a margin."""
+    rng = torch.Generator().manual_seed(0)
+    weight = torch.randn(64, generator=rng)
+    x = torch.rand(10, 1, 8, 8, generator=rng)
+    x = torch.cat([x, x + 1e-6 * torch.randn(x.shape, generator=rng)])
+
+    def f(z: torch.Tensor) -> torch.Tensor:
+        return (z.flatten(1) @ weight + offset)[:, None]
+
+    exact = float(weight.double().norm())
+    ball = ball_bound(f, x, radius, lipschitz=1.0, generator=0, steps=10)
+    assert ball.value <= exact
+    assert ball.value > 0.3 * exact
+    assert pair_bound(f, x, lipschitz=1.0).value <= exact
+    both = scalar_pair(f, offset)
+    assert ball_bound(both, x, radius, lipschitz=1.0, output=(0, 1), generator=0, steps=10).value <= exact
+
+
+def scalar_pair(f, offset):
+    """Two outputs whose difference is f without its offset, each as large as the offset."""
+    return lambda z: torch.cat([f(z), torch.full((len(z), 1), offset)], dim=1)
+
+
+def test_signals_that_are_twice_in_the_data():
+    """A network's values may differ by the place in a batch, in the last digits."""
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 300), torch.nn.ReLU(), torch.nn.Linear(300, 1))
+    x = torch.rand(20, 1, 8, 8)
+    once = pair_bound(net.eval(), x, lipschitz=1.0).value
+    for size in (3, 7, 16):
+        assert pair_bound(net, torch.cat([x, x]), lipschitz=1.0, batch_size=size).value == pytest.approx(once, rel=1e-4)

@@ -320,6 +320,23 @@ def test_steps_of_two_layers_decay_slower():
     assert {round(fit.exponent, 1) for fit in found.decay(400)} == {-2.5}
 
 
+def test_rounding_of_steep_kernels_is_in_the_error():
+    """Two layers of order 0 go as the square root of the angle: the cosines' rounding counts more than the rule's."""
+    with mp.workdps(40):
+        cuts = [mp.mpf(0), *(mp.pi / 2 * mp.mpf(4) ** -j for j in range(30, 0, -3)), mp.pi / 2, mp.pi]
+        nested = lambda theta: reference.kappa_zero(1 - theta / mp.pi)  # noqa: E731
+        exact = mp.quad(lambda theta: nested(theta) * mp.cos(4 * theta), cuts) / mp.pi
+    found = mercer("1 arccos0 - | 1 arccos0 -", 2, [4])
+    assert 0 < abs(float(found.eigenvalues[0] - exact)) < math.exp(found.log_errors[0]) < 1e-12
+
+
+def test_a_long_table_shows_what_is_not_zero():
+    lines = str(mercer(ArcCosine(1), 3, 200)).splitlines()
+    assert len(lines) < 30
+    assert sum(line.split()[2] == "0" for line in lines[3:]) <= 2
+    assert lines[-1].startswith("200 ")
+
+
 def test_duals_are_quadrature():
     """The dual kernel of ReLU is that of order 1."""
     found, exact = mercer(Dual("relu"), 4, 30), mercer(ArcCosine(1), 4, 30)

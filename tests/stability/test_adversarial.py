@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from hilbertnet.deformations import FoldWarning, displacement_norm, gradient_norm, warp
+from hilbertnet.deformations.field_set import FieldSet
 from hilbertnet.kernels import ConvKernel
 from hilbertnet.networks import CKN
-from hilbertnet.stability.adversarial import FieldSet, worst_field
+from hilbertnet.stability.adversarial import worst_field
 from hilbertnet.stability.representations import as_representation
 
 

@@ -11,7 +11,7 @@ import warnings
 
 import typer
 
-from hilbertnet.cli import fit, gram, norms, predict, report, reproduce, spectrum, stability
+from hilbertnet.cli import attack, fit, gram, norms, predict, report, reproduce, spectrum, stability
 
 __all__ = ["app", "main"]
 
@@ -33,6 +33,7 @@ app.command(help=predict.HELP)(predict.predict)
 app.command(help=gram.HELP)(gram.gram)
 app.command(help=report.HELP)(report.report)
 app.command(help=norms.HELP)(norms.norms)
+app.command(help=attack.HELP)(attack.attack)
 app.command(help=spectrum.HELP)(spectrum.spectrum)
 app.command(help=stability.HELP)(stability.stability)
 app.command(help=reproduce.HELP)(reproduce.reproduce)

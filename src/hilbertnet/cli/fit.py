@@ -24,7 +24,7 @@ from hilbertnet.cli.options import (
 
 __all__ = ["HELP", "fit"]
 
-HELP = """Fit a convolutional kernel network to DATA and measure it on held-out examples.
+HELP = """Fit a convolutional kernel network, or another network, to DATA and measure it on held-out examples.
 
 Examples:
 
@@ -38,32 +38,66 @@ Examples:
 
     hilbertnet fit digits --training supervised --filters 16,32 --epochs 10 --augment "crop(1)"
 
+    hilbertnet fit digits --model cnn --regularize "delta(0.5) + sn(1.5)" --train 300
+
 Interrupted (Ctrl-C) and given again, a command goes on where it was.
 """
 
 
+def _help(context: typer.Context, wanted: bool) -> None:
+    """The help, and the terms of regularizers, which take torch to know."""
+    if not wanted or context.resilient_parsing:
+        return
+    from hilbertnet.regularization.terms import describe
+
+    typer.echo(context.get_help())
+    typer.echo("Terms of --regularize\n\n" + describe())
+    raise typer.Exit
+
+
 def fit(
     data: Data,
+    model: Annotated[
+        str,
+        typer.Option(
+            help="ckn, a convolutional kernel network; cnn, a small plain network for signals of any shape; vgg or "
+            "resnet, for images of 32 x 32 and its multiples; or package.module:function, a function from the shape "
+            "(channels, height, width) and the number of classes to a torch module.",
+            autocompletion=one_of("ckn", "cnn", "vgg", "resnet"),
+        ),
+    ] = "ckn",
+    regularize: Annotated[
+        str | None,
+        typer.Option(
+            help="Penalties, a robust loss and constraints, such as 'delta(1.0) + 0.1*tau + sn(1.5)'; the terms are "
+            "listed below. A ckn is then trained with labels, and its head is not fitted exactly between the epochs."
+        ),
+    ] = None,
+    weight_decay: Annotated[float, typer.Option(help="Of models other than ckn.")] = 0.0,
     architecture: Annotated[str | None, typer.Option(help=ARCHITECTURE, autocompletion=complete_architecture)] = None,
     filters: Annotated[str | None, typer.Option(help="Filters of each layer, such as 64,256.")] = None,
     loss: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="squared_hinge, logistic or ridge.", autocompletion=one_of("squared_hinge", "logistic", "ridge")
+            help="squared_hinge (default), logistic or ridge; other models than ckn have logistic.",
+            autocompletion=one_of("squared_hinge", "logistic", "ridge"),
         ),
-    ] = "squared_hinge",
+    ] = None,
     preprocess: Preprocess = None,
     size: Size = None,
     channels: Channels = None,
     training: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="unsupervised: filters are learned without labels. supervised: they are then trained end to end.",
+            help="unsupervised: filters are learned without labels. supervised: they are then trained end to end. "
+            "Default: unsupervised, without --regularize.",
             autocompletion=one_of("unsupervised", "supervised"),
         ),
-    ] = "unsupervised",
-    epochs: Annotated[int, typer.Option(help="Of supervised training.")] = 30,
-    learning_rate: Annotated[float, typer.Option(help="Of supervised training.")] = 0.03,
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Of supervised training. Default: 30; other models: 100.")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Of supervised training, at first. Default: 0.03; other models: 0.05.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Of supervised training.")] = 128,
     augment: Annotated[
         str | None, typer.Option(help="Random changes of images in supervised training, such as 'crop(4) | flip'.")
@@ -82,6 +116,9 @@ def fit(
     out: Annotated[
         Path | None, typer.Option(help="Run folder. Default: runs/DATA-TIME.", autocompletion=complete_path)
     ] = None,
+    wants_help: Annotated[
+        bool, typer.Option("--help", "-h", is_eager=True, callback=_help, help="Show this message and exit.")
+    ] = False,
 ) -> None:
     from hilbertnet.experiments.fit import FitSettings, check_device, fit_seeds
 
@@ -103,6 +140,9 @@ def fit(
         learning_rate=learning_rate,
         batch_size=batch_size,
         augmentation=augment,
+        model=model,
+        regularize=regularize,
+        weight_decay=weight_decay,
     )
     name = os.path.basename(os.path.abspath(data))[:80]
     folder = out or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -132,6 +172,15 @@ def _read_filters(text: str | None) -> tuple[int, ...] | None:
 
 def _say_model(record: dict[str, Any]) -> None:
     typer.echo(record["data"]["summary"])
+    if record.get("regularizer"):
+        typer.echo(f"regularizer: {record['regularizer']}")
+    if "architecture" in record:
+        _say_architecture(record)
+    else:
+        typer.echo(f"model: {record['model']}, {record['parameters']:,} parameters")
+
+
+def _say_architecture(record: dict[str, Any]) -> None:
     filters = " and ".join(map(str, record["filters"]))
     before = f"{record['preprocessing']}, then " if record["preprocessing"] else ""
     typer.echo(f"architecture: {before}{record['architecture']['layers']}, {filters} filters")
@@ -146,10 +195,11 @@ def _number(value: float | str) -> str:
 
 def _say_run(record: dict[str, Any]) -> None:
     interval = record["test_accuracy_interval"]
+    chosen = f", lambda {record['lambda']:.0e}" if "lambda" in record else ""
     typer.echo(
         f"seed {record['settings']['seed']}: {100 * record['test_accuracy']:.2f}% "
         f"[{100 * interval['low']:.2f}, {100 * interval['high']:.2f}] of {record['test_examples']:,} test examples "
-        f"({record['train_examples']:,} for training), lambda {record['lambda']:.0e}, "
+        f"({record['train_examples']:,} for training){chosen}, "
         f"{sum(record['seconds'].values()):.1f} s"
     )
 

@@ -12,13 +12,15 @@ from hilbertnet.cli.options import Device, complete_path, read_numbers
 
 __all__ = ["HELP", "norms"]
 
-HELP = """Norms of a run's decision functions: exactly, from below on data, with margins, bounds and certificates.
+HELP = """Norms of a run's decision functions: exactly or from above, from below on data, with margins and certificates.
+
+The numbers go to RUN/norms.json, which `hilbertnet report` shows.
 
 Examples:
 
     hilbertnet norms runs/digits
 
-    hilbertnet norms runs/digits --radii 0.05,0.1,0.2 --out norms.json
+    hilbertnet norms runs/digits --radii 0.05,0.1,0.2 --output 3 --output 8
 
     hilbertnet norms hilbertnet.networks:mnist_net --shape 1x28x28
 
@@ -33,27 +35,35 @@ def norms(
         typer.Argument(metavar="RUN", help="A run folder, or package.module:function.", autocompletion=complete_path),
     ],
     shape: Annotated[str | None, typer.Option(help="CHANNELSxHEIGHTxWIDTH of a module's inputs.")] = None,
-    radii: Annotated[str, typer.Option(help="Of l2 balls, increasing: attacked and certified.")] = "0.1,0.3,1",
+    radii: Annotated[str, typer.Option(help="Of l2 balls: attacked and certified.")] = "0.03,0.1,0.3,1",
     examples: Annotated[int, typer.Option(help="Held-out examples that are looked at.")] = 200,
+    output: Annotated[
+        list[str] | None,
+        typer.Option(help="Class whose decision function is bounded from below; given twice, the difference of two."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of attacks and searches.")] = 0,
     device: Device = "cpu",
-    out: Annotated[Path | None, typer.Option(help="A JSON file for the numbers.", autocompletion=complete_path)] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="A JSON file for the numbers. Default: RUN/norms.json.", autocompletion=complete_path),
+    ] = None,
 ) -> None:
     from hilbertnet.experiments.fit import check_device
     from hilbertnet.experiments.norms import module_norms, run_norms, write_norms
 
     if not Path(run).is_dir() and ":" in run:
+        if out is not None or output:
+            raise ValueError(f"{'output' if output else 'out'}: only for a run folder, got package.module:function")
         typer.echo(str(module_norms(run, _read_shape(shape))))
         return
     if shape is not None:
         raise ValueError("shape: only for package.module:function; a run knows the shape of its images")
-    found = run_norms(
-        Path(run), examples=examples, radii=read_numbers("radii", radii), seed=seed, device=check_device(device)
-    )
+    asked = {"examples": examples, "radii": read_numbers("radii", radii), "output": output or [], "seed": seed}
+    found = run_norms(Path(run), **asked, device=check_device(device))  # type: ignore[arg-type]
     typer.echo(str(found))
-    if out is not None:
-        write_norms(out, found)
-        typer.echo(str(out), err=True)
+    target = Path(run) / "norms.json" if out is None else out
+    write_norms(target, found, Path(run), **asked)
+    typer.echo(f"norms: {target}", err=True)
 
 
 def _read_shape(text: str | None) -> tuple[int, ...]:

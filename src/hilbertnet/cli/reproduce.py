@@ -15,7 +15,17 @@ if TYPE_CHECKING:
 
 __all__ = ["HELP", "NAMES", "draw", "reproduce"]
 
-NAMES = ("cifar-features", "deformed-digits", "exact-kernels", "lazy-training", "norms", "random-features", "spectra")
+NAMES = (
+    "cifar-features",
+    "deformed-digits",
+    "exact-kernels",
+    "lazy-training",
+    "norms",
+    "random-features",
+    "robust-curves",
+    "small-data",
+    "spectra",
+)
 """What a shell completes; the experiments themselves load when they are done."""
 
 HELP = """Do an experiment: every run in a folder of its own, table and pictures from their records.
@@ -31,6 +41,10 @@ lazy-training: whether networks train as their tangent kernel says, and in which
 norms: which activations are in which RKHS, and lower bounds of norms that are known.
 
 random-features: how far random features and Nyström projections are from the exact kernel, by their number.
+
+robust-curves: accuracy under attack against clean accuracy, and slopes at training points and elsewhere.
+
+small-data: accuracy with few examples, under attack too, by regularizer, with norms and costs.
 
 spectra: eigenvalues of kernels on the sphere, and how they fall with the degree.
 

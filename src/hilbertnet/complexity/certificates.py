@@ -40,6 +40,7 @@ from hilbertnet.text import columns, nearest
 
 __all__ = ["Certificates", "LipschitzConstants", "certified_radii", "read_radii"]
 
+_ROUNDING = 64.0  # of inner products, in units of their precision
 _FORMS = {"logit": "per logit", "vector": "logit vector", "difference": "differences of logits"}
 
 
@@ -99,20 +100,24 @@ class LipschitzConstants:
         """
         if not (isinstance(lipschitz, int | float) and not isinstance(lipschitz, bool) and lipschitz > 0):
             raise ValueError(f"lipschitz: expected a positive number, got {lipschitz!r}")
-        q = torch.as_tensor(products, dtype=torch.float64).detach().cpu()
+        given = torch.as_tensor(products)
+        precision = torch.finfo(given.dtype if given.is_floating_point() else torch.float64).eps
+        q = given.detach().cpu().double()
         if q.ndim != 2 or q.shape[0] != q.shape[1] or 0 in q.shape or not torch.isfinite(q).all():
             raise ValueError(f"products: expected a finite square matrix, got shape {tuple(q.shape)}")
-        slack = 1e-8 * float(q.diagonal().abs().max())
+        slack = max(1e-8, _ROUNDING * precision) * float(q.diagonal().abs().max())
         values = torch.linalg.eigvalsh((q + q.T) / 2)
         if float((q - q.T).abs().max()) > slack or float(values[0]) < -slack:
             raise ValueError(
                 "products: expected a symmetric positive semi-definite matrix, got one whose smallest eigenvalue is "
                 f"{float(values[0]):.3g}, and whose asymmetry is {float((q - q.T).abs().max()):.3g}"
             )
-        squares = q.diagonal()
-        apart = (squares[:, None] + squares - q - q.T).clamp(min=0.0)
+        squares = q.diagonal().clamp(min=0.0)
+        sums = squares[:, None] + squares
+        # where f_j and f_k nearly agree rounding would make their difference too small, or nothing
+        apart = ((sums - q - q.T).clamp(min=0.0) + _ROUNDING * precision * sums).fill_diagonal_(0.0)
         largest = math.sqrt(max(float(values[-1]), 0.0))
-        return cls(_scaled(squares.clamp(min=0.0).sqrt(), lipschitz), float(_scaled(torch.tensor(largest), lipschitz)),
+        return cls(_scaled(squares.sqrt(), lipschitz), float(_scaled(torch.tensor(largest), lipschitz)),
                    _scaled(apart.sqrt(), lipschitz))  # fmt: skip
 
 

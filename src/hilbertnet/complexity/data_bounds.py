@@ -9,7 +9,8 @@ x'||``, or the distance itself where a representation is given, or the smaller o
 quantities here are bounds only for perturbations of length at most 1 and a Phi that is non-expansive.
 
 Where x' may be: near x in l2 (`ball_bound`), infinitely near (`gradient_bound`), x deformed (`deformation_bound`), any
-other signal of the data (`pair_bound`). An intercept changes nothing.
+other signal of the data (`pair_bound`). An intercept changes nothing. Differences are made smaller by what rounding may
+have done to the values (16 units of their precision): for signals that are close, use double precision.
 
 References: A. Bietti, G. Mialon, D. Chen and J. Mairal, "A kernel perspective for regularizing deep neural networks",
 ICML 2019 (balls, gradients, deformations); A. Bietti, "Foundations of deep convolutional models through kernel
@@ -18,7 +19,7 @@ methods", 2019, chapter 3.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -28,13 +29,14 @@ from hilbertnet.architecture import Architecture
 from hilbertnet.ascent import projected_ascent, unit_direction
 from hilbertnet.complexity.functions import (
     BATCH,
+    ROUNDING,
     Model,
     Output,
     gradients_of,
+    measured,
     read_signals,
     scalar,
     untouched,
-    values_of,
 )
 from hilbertnet.complexity.lower_bound import LowerBound
 from hilbertnet.complexity.moved import Moved, lengths
@@ -114,7 +116,7 @@ def ball_bound(
     steps: int = 40,
     restarts: int = 2,
     generator: int | torch.Generator | None = None,
-    rounding: float = 1e-12,
+    rounding: float | None = None,
     batch_size: int = BATCH,
 ) -> LowerBound:
     """``sup |f(x_i + delta) - f(x_i)|`` over the distance moved, for ``||delta|| <= radius``, by projected ascent.
@@ -165,7 +167,7 @@ def deformation_bound(
     interpolation: str = "bilinear",
     boundary: str = "zero",
     generator: int | torch.Generator | None = None,
-    rounding: float = 1e-12,
+    rounding: float | None = None,
     batch_size: int = BATCH,
 ) -> LowerBound:
     """``sup |f(L_tau x_i) - f(x_i)|`` over the distance moved, over fields tau.
@@ -213,7 +215,7 @@ def pair_bound(
     output: Output = None,
     pairs: int = 10_000,
     generator: int | torch.Generator | None = None,
-    rounding: float = 1e-12,
+    rounding: float | None = None,
     batch_size: int = BATCH,
 ) -> LowerBound:
     """``sup |f(x_i) - f(x_j)|`` over the distance moved, over pairs of the data.
@@ -241,12 +243,11 @@ def pair_bound(
     if len(first) > pairs:
         kept = torch.randperm(len(first), generator=as_rng(generator))[:pairs].sort().values
         first, second = first[kept], second[kept]
-    values = values_of(f, signals, output, batch_size).double()
-    apart = (values[first] - values[second]).abs()
-    with torch.no_grad():
-        parts = zip(first.split(batch_size), second.split(batch_size), strict=True)
-        distance = torch.cat([moved.upper(signals[i], signals[j]) for i, j in parts])
-    ratios = _ratios(apart, distance)
+    values, errors = measured(f, signals, output, batch_size)
+    apart = ((values[first] - values[second]).abs() - errors[first] - errors[second]).clamp(min=0.0)
+    parts = zip(first.split(batch_size), second.split(batch_size), strict=True)
+    distance, equal = _distances(moved, ((signals[i], signals[j]) for i, j in parts))
+    ratios = _ratios(apart, distance, equal)
     k = int(ratios.argmax())
     i, j = int(first[k]), int(second[k])
     return LowerBound(
@@ -270,13 +271,15 @@ def _climb(
 ) -> Tensor:
     """The perturbation of each signal with the largest ratio that ascents found."""
     with torch.no_grad():
-        values = function(x).double()
+        values = function(x)
+    errors = 2 * ROUNDING * torch.finfo(values.dtype).eps * values.double().abs()
+    values = values.double()
     differentiable, long = moved.differentiable, radius * (1 - 4 * torch.finfo(x.dtype).eps)
 
     def ratio(delta: Tensor) -> Tensor:
         apart = (function(x + delta).double() - values).abs()
         distance = moved.upper(x, x + delta) if differentiable else lengths(delta.double())
-        return apart / distance
+        return (apart - errors) / distance  # or rounding errors would be what is raised
 
     def shell(delta: Tensor) -> Tensor:
         length = lengths(delta)
@@ -303,11 +306,10 @@ def _largest(
     name: str, f: Model, x: Tensor, others: Tensor, moved: Moved, output: Output, batch_size: int
 ) -> LowerBound:
     """The bound from pairs (x_i, x'_i)."""
-    apart = (values_of(f, others, output, batch_size).double() - values_of(f, x, output, batch_size)).abs()
-    with torch.no_grad():
-        parts = zip(x.split(batch_size), others.split(batch_size), strict=True)
-        distance = torch.cat([moved.upper(*part) for part in parts])
-    ratios = _ratios(apart, distance)
+    (values, errors), (moved_to, more) = (measured(f, points, output, batch_size) for points in (x, others))
+    apart = ((moved_to - values).abs() - errors - more).clamp(min=0.0)
+    distance, equal = _distances(moved, zip(x.split(batch_size), others.split(batch_size), strict=True))
+    ratios = _ratios(apart, distance, equal)
     i = int(ratios.argmax())
     source = _source(moved, x[i : i + 1], others[i : i + 1])
     return LowerBound(
@@ -315,9 +317,16 @@ def _largest(
     )
 
 
-def _ratios(apart: Tensor, distance: Tensor) -> Tensor:
-    """Differences over distances; 0 for signals that agree."""
-    distance = distance.to(apart.device)
+@torch.no_grad()
+def _distances(moved: Moved, parts: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """How far pairs are moved at most, and which are of equal signals, some pairs at a time."""
+    found = [(moved.upper(x, y), (x == y).flatten(1).all(1)) for x, y in parts]
+    return torch.cat([distance for distance, _ in found]), torch.cat([equal for _, equal in found])
+
+
+def _ratios(apart: Tensor, distance: Tensor, equal: Tensor) -> Tensor:
+    """Differences over distances; 0 for signals that agree, whose values may differ by the place in a batch."""
+    apart, distance = torch.where(equal.to(apart.device), 0.0, apart), distance.to(apart.device)
     same = distance <= torch.finfo(torch.float64).tiny ** 0.5
     if (same & (apart > 0)).any():
         i = int((same & (apart > 0)).nonzero()[0])

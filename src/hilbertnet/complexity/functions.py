@@ -17,11 +17,13 @@ from hilbertnet.training.objective import evaluating
 
 __all__ = [
     "BATCH",
+    "ROUNDING",
     "KernelMachine",
     "Model",
     "Output",
     "batched",
     "gradients_of",
+    "measured",
     "outputs",
     "read_labels",
     "read_signals",
@@ -35,6 +37,9 @@ Output = int | tuple[int, int] | None
 
 BATCH = 128
 """Signals at a time."""
+
+ROUNDING = 16.0
+"""Rounding errors of a model's values, in units of the precision: a network's last layers add up so many."""
 
 
 @contextmanager
@@ -102,22 +107,31 @@ def scalar(model: Model, output: Output = None) -> Model:
     ValueError
         If `output` is of no such form; when called, if the model has no such output.
     """
+    _check_output(output)
+
+    def function(x: Tensor) -> Tensor:
+        parts = _picked(outputs(model, x), output)
+        return parts[:, 0] - parts[:, 1] if isinstance(output, tuple) and len(output) == 2 else parts[:, 0]
+
+    return function
+
+
+def _check_output(output: Output) -> tuple[int, ...]:
     chosen = (0,) if output is None else output if isinstance(output, tuple) else (output,)
     whole = all(isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in chosen)
     if len(chosen) not in (1, 2) or not whole:
         raise ValueError(f"output: expected the number of an output, two for their difference, or None, got {output!r}")
+    return chosen
 
-    def function(x: Tensor) -> Tensor:
-        values = outputs(model, x)
-        count = values.shape[1]
-        if output is None and count != 1:
-            raise ValueError(f"output: expected the number of one of the model's {count} outputs, or two, got None")
-        if max(chosen) >= count:
-            raise ValueError(f"output: expected numbers below {count}, the model's outputs, got {output!r}")
-        first = values[:, chosen[0]]
-        return first - values[:, chosen[1]] if len(chosen) == 2 else first
 
-    return function
+def _picked(values: Tensor, output: Output) -> Tensor:
+    """The one or two outputs that a function is made of, in columns."""
+    chosen, count = _check_output(output), values.shape[1]
+    if output is None and count != 1:
+        raise ValueError(f"output: expected the number of one of the model's {count} outputs, or two, got None")
+    if max(chosen) >= count:
+        raise ValueError(f"output: expected numbers below {count}, the model's outputs, got {output!r}")
+    return values[:, list(chosen)]
 
 
 def read_signals(x: Any) -> Float[Tensor, "n ..."]:
@@ -237,6 +251,14 @@ def values_of(f: Model, x: Float[Tensor, "n ..."], output: Output, batch_size: i
     _check_batch(batch_size)
     with untouched(f):
         return batched(scalar(f, output), x, batch_size)[:, 0]
+
+
+def measured(f: Model, x: Float[Tensor, "n ..."], output: Output, batch_size: int) -> tuple[Tensor, Tensor]:
+    """Values as `values_of` gives them, and what rounding may have done to each, both in float64, shape (n,)."""
+    _check_batch(batch_size)
+    parts = _picked(batched(f, x, batch_size), output)
+    values = parts[:, 0] - parts[:, 1] if parts.shape[1] == 2 else parts[:, 0]
+    return values.double(), ROUNDING * torch.finfo(parts.dtype).eps * parts.double().abs().sum(1)
 
 
 def gradients_of(f: Model, x: Float[Tensor, "n ..."], output: Output, batch_size: int) -> Float[Tensor, "n ..."]:

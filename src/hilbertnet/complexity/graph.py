@@ -49,7 +49,7 @@ def trace(model: nn.Module, input_shape: Sequence[int]) -> list[Step]:
         cannot be traced (control flow that depends on the numbers).
     """
     check_model(model)
-    shape = tuple(input_shape)
+    shape = tuple(input_shape) if isinstance(input_shape, Sequence) else ()
     if not shape or len(shape) > 4 or not all(map(is_count, shape)):
         raise ValueError(f"input_shape: expected (channels, *space), positive whole numbers, got {input_shape!r}")
     double = copy.deepcopy(model).to("cpu", torch.float64).requires_grad_(False)
@@ -75,6 +75,9 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
+_MAYBE_VIEWS = ("shape", "unbounded")  # all other steps make new maps
+
+
 class _Reader:
     """Turns the nodes of an exported program into steps, and computes those that depend on no input."""
 
@@ -93,7 +96,7 @@ class _Reader:
                 self._finish(node)
             elif node.op == "get_attr":
                 self.constants[node] = operator.attrgetter(str(node.target))(self.program.graph_module)
-            elif not any(source in self.index for source in node.all_input_nodes):
+            elif not any(source in self.index for source in node.all_input_nodes) and not _is_random(node):
                 self._constant(node)
             elif node.target is not torch.ops.aten._assert_tensor_metadata.default:
                 self._append(node)
@@ -101,19 +104,35 @@ class _Reader:
 
     def _append(self, node: fx.Node) -> None:
         step = self._step(node)
-        self.index[node] = len(self.steps)
         schema = getattr(node.target, "_schema", None)
+        names: list[fx.Node] = []
         if schema is not None and schema.is_mutable:  # in place
-            changed = node.args[0]
-            assert isinstance(changed, fx.Node)
-            if changed not in self.index or self._has_views(self.index[changed]):
-                step = replace(step, kind="unbounded", reason="it changes in place what has other names")
-            self.index[changed] = len(self.steps)
+            assert isinstance(node.args[0], fx.Node)
+            names = self._names_of(node.args[0])
+        viewed = len({self.index.get(name) for name in names}) > 1 or any(name in self.constants for name in names)
+        if viewed:
+            step = replace(step, kind="unbounded", reason="it changes in place what has other names")
+        self.index[node] = len(self.steps)
         self.steps.append(step)
+        for name in names:
+            self.constants.pop(name, None)
+            self.index[name] = self.index[node]
+            if viewed:  # whatever each of them is now
+                self.index[name] = len(self.steps)
+                self.steps.append(replace(step, inputs=(self.index[node],), shape=_shape_of(name)))
 
-    def _has_views(self, index: int) -> bool:
-        shaped = [step.inputs for step in self.steps if step.kind == "shape"]
-        return self.steps[index].kind == "shape" or any(index in inputs for inputs in shaped)
+    def _names_of(self, changed: fx.Node) -> list[fx.Node]:
+        """The nodes that may share their memory with one: those that views, or what may be views, lead to."""
+        if changed in self.constants:
+            place = _memory(self.constants[changed])
+            return [node for node, value in self.constants.items() if _memory(value) == place]
+        root = self._owner(self.index[changed])
+        return [node for node, index in self.index.items() if self._owner(index) == root]
+
+    def _owner(self, index: int) -> int:
+        while self.steps[index].kind in _MAYBE_VIEWS and self.steps[index].inputs:
+            index = self.steps[index].inputs[0]
+        return index
 
     def _placeholder(self, node: fx.Node, spec: Any) -> None:
         if spec.kind.name == "USER_INPUT":
@@ -146,6 +165,8 @@ class _Reader:
         inputs = tuple(self.index[source] for source in node.all_input_nodes if source in self.index)
         shape = _shape_of(node)
         step = Step(stack[-1][0] if stack else "", name, "unbounded", inputs, shape, reason="no bound of it is known")
+        if _is_random(node) and not inputs:
+            return replace(step, reason="it draws random numbers in evaluation mode")
         arguments = fx.map_arg((node.args, dict(node.kwargs)), lambda source: self.constants.get(source, None))
         positional, keywords = list(arguments[0]), dict(arguments[1])
         value = node.meta.get("val")
@@ -255,6 +276,14 @@ def _pruned(steps: list[Step]) -> list[Step]:
 
 
 # --- nodes
+
+
+def _is_random(node: fx.Node) -> bool:
+    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+
+
+def _memory(value: Any) -> int:
+    return value.untyped_storage().data_ptr() if isinstance(value, Tensor) else id(value)
 
 
 def _name(node: fx.Node) -> str:

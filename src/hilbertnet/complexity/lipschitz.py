@@ -9,9 +9,10 @@ __all__ = ["activation_slope"]
 
 # the largest |s'(u)|; where it is not attained at a round place, rounded up in the last digit
 _GELU = 0.5 * (1 + math.erf(1.0)) + math.exp(-1.0) / math.sqrt(math.pi)  # at u = sqrt(2)
+_THRESHOLD = 20.0  # of torch's softplus: from there on it is the identity, to 2e-9
 _SLOPES = {
     "abs": 1.0,
-    "celu": 1.0,
+    "celu": 1.0,  # alpha > 0
     "clamp": 1.0,
     "clamp_min": 1.0,
     "clamp_max": 1.0,
@@ -55,11 +56,14 @@ def activation_slope(name: str, args: list[Any], keywords: dict[str, Any]) -> fl
         return max(1.0, abs(float(args[1] if len(args) > 1 else keywords.get("negative_slope", 0.01))))
     if name == "elu":
         alpha, scale, inner = (float(value) for value in (args[1:] + [1.0, 1.0, 1.0][len(args) - 1 :]))
-        return abs(scale) * max(1.0, abs(alpha * inner))
+        return abs(scale) * max(1.0, abs(alpha * inner)) if inner >= 0 else None
+    if name == "celu" and len(args) > 1 and float(args[1]) <= 0:
+        return None  # exp(u / alpha) grows below 0
     if name == "prelu":
         return max(1.0, float(args[1].abs().max())) if len(args) > 1 and args[1] is not None else None
     if name == "selu":
         return _SLOPES[name]
-    if name == "softplus" and len(args) > 1:  # torch's beta and threshold: the slope is still that of a sigmoid
-        return 1.0
+    if name == "softplus" and len(args) > 1:
+        # with torch's beta the slope is still that of a sigmoid; at a small threshold the function jumps
+        return 1.0 if len(args) < 3 or float(args[2]) >= _THRESHOLD else None
     return _SLOPES.get(name)

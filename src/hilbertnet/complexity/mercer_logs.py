@@ -3,8 +3,8 @@
 Nothing here subtracts: every eigenvalue is a product of Gamma functions, or a sum of such products that are all
 positive, so that relative precision is kept where mu_k is 1e-1000.
 
-References: A. Bietti and J. Mairal, "On the inductive bias of neural tangent kernels", NeurIPS 2019, appendix C (order
-1 and the tangent kernel); Y. Cho and L. Saul, "Kernel methods for deep learning", NeurIPS 2009 (the kernels); F. Bach,
+References: A. Bietti and J. Mairal, "On the inductive bias of neural tangent kernels", NeurIPS 2019, appendix (order 1
+and the tangent kernel); Y. Cho and L. Saul, "Kernel methods for deep learning", NeurIPS 2009 (the kernels); F. Bach,
 "Breaking the curse of dimensionality with convex neural networks", JMLR 2017, appendix D (the activations).
 """
 

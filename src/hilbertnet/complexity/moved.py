@@ -27,7 +27,7 @@ from hilbertnet.protocols import Representation
 
 __all__ = ["Moved", "embedding_lipschitz", "lengths"]
 
-_ROUNDING = 1e-12
+_ROUNDING, _STEEP_ROUNDING = 1e-12, 1e-7
 
 
 def embedding_lipschitz(arch: Architecture | str, space: Sequence[int]) -> float:
@@ -85,12 +85,14 @@ class Moved:
         Phi, known through its distances.
     rounding
         Distances are taken to be good to the square root of this number, in units of the two norms, and are made larger
-        by as much (in squares). Exact kernels in float64 need 1e-12, tangent kernels 1e-7.
+        by as much (in squares). Default 1e-12; 1e-7 for exact tangent kernels and those with an infinite kappa'(1),
+        which are known to half of the digits near the diagonal.
 
     Raises
     ------
     ValueError
-        If an argument is not of this form, or neither of the first two is given.
+        If an argument is not of this form, or neither of the first two is given; if the representation is the tangent
+        kernel of an architecture, or that of another one, while `lipschitz` is an architecture.
     """
 
     def __init__(
@@ -98,7 +100,7 @@ class Moved:
         lipschitz: float | Architecture | None = None,
         representation: Representation | None = None,
         *,
-        rounding: float = _ROUNDING,
+        rounding: float | None = None,
     ) -> None:
         if lipschitz is None and representation is None:
             raise ValueError("lipschitz, representation: expected at least one of them, got neither")
@@ -111,6 +113,13 @@ class Moved:
             raise ValueError(
                 f"representation: expected one with distance and norm, got {type(representation).__name__}"
             )
+        arch, tangent = getattr(representation, "arch", None), getattr(representation, "kind", "ckn") != "ckn"
+        if isinstance(lipschitz, Architecture) and (tangent or (isinstance(arch, Architecture) and arch != lipschitz)):
+            found = f"the tangent kernel of {arch}" if tangent else f"the kernel of {arch}"
+            raise ValueError(f"lipschitz: an architecture's constant is that of its own kernel, and not of {found}")
+        steep = isinstance(arch, Architecture) and any(math.isinf(layer.kernel.slope) for layer in arch.layers)
+        if rounding is None:
+            rounding = _STEEP_ROUNDING if tangent or steep else _ROUNDING
         if not (isinstance(rounding, int | float) and not isinstance(rounding, bool) and 0 <= rounding < 1):
             raise ValueError(f"rounding: expected a number from 0 to below 1, got {rounding!r}")
         self.lipschitz, self.representation, self.rounding = lipschitz, representation, float(rounding)

@@ -254,8 +254,7 @@ def norm_bounds(
         raise ValueError(f"model: expected outputs of shape (n, outputs), got {(1, *steps[-1].shape)}")
     norms = [step.layer.norm(tolerance=tolerance, generator=generator) if step.layer else None for step in steps]
     with torch.no_grad():
-        rows = _rows(steps, norms)
-        return _collect(steps, rows, kernels, smooth)
+        return _collect(steps, _rows(steps, norms), kernels, smooth)
 
 
 # --- along the graph
@@ -265,18 +264,19 @@ def _follow(steps: list[Step], layer_norms: list[float], reasons: list[str]) -> 
     """Products along the steps, sums where branches meet; with the first reason why one is infinite."""
     found: list[tuple[float, str]] = []
     for i, step in enumerate(steps):
-        before = [found[j] for j in step.inputs]
-        reason = next((why for _, why in before if why), reasons[i])
-        values = [value for value, _ in before]
+        values = [found[j][0] for j in step.inputs]
+        reason = next((found[j][1] for j in step.inputs if found[j][1]), reasons[i])
         if step.kind == "input":
             value = 1.0
+        elif reason:
+            value = math.inf
         elif step.kind == "add":
             value = sum(values)  # 1 + ... for a residual block
         elif step.kind == "cat":
             value = math.hypot(*values)
         else:
             value = values[0] * layer_norms[i] if layer_norms[i] else 0.0  # 0 times infinity: a constant
-        found.append((math.inf if reason else value, reason))
+        found.append((value, reason))
     return found
 
 

@@ -44,7 +44,7 @@ def lower_bounds(
     restarts: int = 2,
     draws: int = 10,
     pairs: int = 10_000,
-    rounding: float = 1e-12,
+    rounding: float | None = None,
     generator: int | torch.Generator | None = None,
 ) -> LowerBounds:
     """All lower bounds of `hilbertnet.complexity.data_bounds`, in a table.

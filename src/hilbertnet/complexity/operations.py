@@ -27,6 +27,7 @@ _SHAPE |= {"permute", "reshape", "squeeze", "to", "transpose", "unflatten", "uns
 _PART = {"slice", "select", "narrow"}
 _POOLS = {"avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d"}
 _MAX_POOLS = {"max_pool1d", "max_pool2d"}
+_DEFAULTS = {"elu": [1.0], "leaky_relu": [0.01], "softplus": [1.0, 20.0]}
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,22 +116,26 @@ def step_of(step: Step, node: fx.Node, args: list[Any], keywords: dict[str, Any]
     if name in _MAX_POOLS or name == "amax":
         return replace(step, kind="max_pool", slope=_max_slope(name, args), paths=lambda p, x: call(x), reason="")
     if name in ("mul", "div"):
-        return _scale(step, node, args, shape)
+        return _scale(step, args, keywords, shape)
     if name == "matmul":
         return _matmul(step, args, shape)
     if name in ("pow", "square"):
         return _power(step, 2 if name == "square" else args[1])
+    if name == "exp":
+        return replace(step, kind="activation", activation="exp", slope=math.inf, reason="exp is not Lipschitz")
     slope = activation_slope(name, args, keywords)
-    if slope is not None:
-        return replace(
-            step,
-            kind="activation",
-            slope=slope,
-            activation=name if len(args) == 1 and not keywords else f"{name} with options",
-            paths=lambda p, x: slope**p * x,
-            reason="",
-        )
-    return step
+    if slope is None:
+        return step
+    if step.shape != shape:
+        return replace(step, reason="it repeats entries")
+
+    def paths(p: int, x: Tensor) -> Tensor:
+        if name == "softmax":  # every output sees all entries: |dp_i| <= 2 p_i (1 - p_i) max_j |dz_j|
+            x = x.amax(args[1], keepdim=True).expand_as(x)
+        return slope**p * x
+
+    options = "" if args[1:] == _DEFAULTS.get(name, [])[: len(args) - 1] and not keywords else " with options"
+    return replace(step, kind="activation", slope=slope, activation=f"{name}{options}", paths=paths, reason="")
 
 
 def _power(step: Step, degree: Any) -> Step:
@@ -269,10 +274,10 @@ def _max_slope(name: str, args: list[Any]) -> float:
     )
 
 
-def _scale(step: Step, node: fx.Node, args: list[Any], shape: tuple[int, ...]) -> Step:
-    """A product with a constant, or a quotient by one."""
+def _scale(step: Step, args: list[Any], keywords: dict[str, Any], shape: tuple[int, ...]) -> Step:
+    """A product with a constant, or a quotient by one that is not rounded."""
     other = args[1] if args[0] is None else args[0]
-    if other is None or len(args) != 2 or (step.operation == "div" and args[0] is not None):
+    if other is None or len(args) != 2 or keywords or (step.operation == "div" and args[0] is not None):
         return replace(step, reason="it is no product with a constant")
     constant = torch.as_tensor(other, dtype=torch.float64)
     factor = 1 / constant if step.operation == "div" else constant

@@ -13,7 +13,7 @@ n without pooling, and ``1 + mu_0 (n - 1)`` for the mean over all positions (``G
 outputs).
 
 Reference: A. Bietti, "Approximation and learning with deep convolutional models: a kernel perspective", ICLR 2022,
-section 3.
+sections 3 and 4.
 """
 
 from __future__ import annotations

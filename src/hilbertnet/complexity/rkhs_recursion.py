@@ -191,6 +191,8 @@ def _start(steps: list[Step], notes: list[str]) -> tuple[_State, list[Step]]:
         if not notes:
             notes.append("as a function of the normalized input")
         rest = rest[1:]
+    while rest and len(shape) == 1 and rest[0].kind == "shape" and math.prod(rest[0].shape) == shape[0]:
+        shape, rest = rest[0].shape, rest[1:]  # rows that are read as signals
     eye = torch.eye(shape[0], dtype=torch.float64)
     return _State(eye, 1.0, torch.ones(shape[0], dtype=torch.float64), shape), rest
 
@@ -239,9 +241,8 @@ def _reshape(step: Step, state: _State) -> None:
             raise _OutsideError(f"{step.label}: it pools maps that were flattened")
         state.shape = step.shape
         return
-    same = (
-        tuple(n for n in step.shape if n > 1) == tuple(n for n in state.shape if n > 1) and step.operation != "permute"
-    )
+    # axes of one pixel may come and go, the channels stay first
+    same = step.shape[0] == state.shape[0] and _long(step.shape) == _long(state.shape)
     flattened = len(step.shape) == 1 and step.operation in ("flatten", "reshape", "view")
     if step.operation in ("transpose", "movedim", "permute", "numpy_T") or not (same or flattened):
         raise _OutsideError(f"{step.label}: it moves entries in a way that the recursion does not follow")
@@ -250,10 +251,17 @@ def _reshape(step: Step, state: _State) -> None:
     state.shape = step.shape
 
 
+def _long(shape: tuple[int, ...]) -> list[int]:
+    return [n for n in shape if n > 1]
+
+
 def _patches(step: Step, state: _State) -> Tensor:
     """The weight as (out, in, positions of a patch), groups filled up with zeros."""
     layer = step.layer
     assert layer is not None
+    channels = layer.channels // state.positions if step.operation.startswith("linear") else layer.channels
+    if channels != len(state.gram):
+        raise _OutsideError(f"{step.label}: it takes positions for channels")
     if step.operation.startswith("linear"):
         return layer.weight.flatten(1).unflatten(1, (-1, state.positions))
     weight = layer.weight.flatten(2)
@@ -328,8 +336,9 @@ def _apply_series(inner: Tensor, activation: Activation, kernel: DotProductKerne
     total = torch.zeros_like(ratio)
     for term in terms[: int(np.flatnonzero(terms)[-1]) + 1][::-1].tolist():
         total = total * ratio + term
-    # the terms left out and rounding, on the diagonal, where the matrix needs them to stay an upper bound
-    return total + torch.eye(len(total), dtype=total.dtype) * (first.error * first.squared)
+    # the terms left out and rounding, on the diagonal, where the matrix needs them to stay an upper bound: the largest
+    # eigenvalue of what is missing is at most the number of maps times its largest entry
+    return total + torch.eye(len(total), dtype=total.dtype) * (len(total) * first.error * first.squared)
 
 
 def _finish(state: _State, step: Step, notes: list[str]) -> RkhsNorms:

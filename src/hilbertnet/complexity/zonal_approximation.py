@@ -8,7 +8,7 @@ up to a logarithm, ``delta^-(1 / (p/2 - 1))`` for the ReLU tangent kernel, nu = 
 kernel of random features, nu = 3/2. These are the L2 exponents for s = 1/2, where f has one derivative in L2 up to a
 logarithm; ``|t|``, s = 1, does better, for its kink lies on the equator only.
 
-References: F. Bach, "Breaking the curse of dimensionality with convex neural networks", JMLR 2017, proposition 6;
+References: F. Bach, "Breaking the curse of dimensionality with convex neural networks", JMLR 2017, appendix D;
 A. Bietti and J. Mairal, "On the inductive bias of neural tangent kernels", NeurIPS 2019, corollary 7.
 """
 

@@ -15,6 +15,7 @@ from hilbertnet.deformations.families import (
     Zoom,
     parse_family,
 )
+from hilbertnet.deformations.field_set import FieldSet
 from hilbertnet.deformations.fields import (
     FoldWarning,
     check_field,
@@ -36,6 +37,7 @@ __all__ = [
     "BandLimitedField",
     "DigitStream",
     "Family",
+    "FieldSet",
     "FoldWarning",
     "GaussianField",
     "InfiniteMNIST",

@@ -3,7 +3,9 @@
 from hilbertnet.estimators.classifier import CKNClassifier
 from hilbertnet.estimators.features import CKNFeatures
 from hilbertnet.estimators.gaussian_process import ConvGaussianProcessRegressor
+from hilbertnet.estimators.regularized import RegularizedClassifier
 from hilbertnet.estimators.ridge import ConvKernelRidge, ConvKernelRidgeClassifier
+from hilbertnet.estimators.saved import load_classifier
 from hilbertnet.estimators.svc import ConvKernelSVC
 
 __all__ = [
@@ -13,4 +15,6 @@ __all__ = [
     "ConvKernelRidge",
     "ConvKernelRidgeClassifier",
     "ConvKernelSVC",
+    "RegularizedClassifier",
+    "load_classifier",
 ]

@@ -6,10 +6,8 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from sklearn.base import BaseEstimator
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
@@ -17,7 +15,7 @@ from hilbertnet.architecture import Architecture
 from hilbertnet.architecture.presets import read_architecture
 from hilbertnet.data import Preprocessing
 from hilbertnet.estimators.checkpoint import Checkpoint
-from hilbertnet.estimators.inputs import read_preprocessing, read_signals
+from hilbertnet.estimators.inputs import generator_of, read_preprocessing, read_signals
 from hilbertnet.networks import CKN
 from hilbertnet.networks.inverse_root import Regularization
 from hilbertnet.progress import Progress
@@ -43,10 +41,7 @@ class CKNEstimator(BaseEstimator):
     progress: Progress
 
     def _generator(self) -> torch.Generator:
-        if isinstance(self.random_state, torch.Generator):
-            return self.random_state
-        seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
-        return torch.Generator().manual_seed(int(seed))
+        return generator_of(self.random_state)
 
     def _fit_network(self, X: Any, unfinished: Checkpoint | None = None) -> Tensor:
         """Fit ``preprocessing_`` and ``network_``; return the signals that the network is to see, on its device."""

@@ -10,24 +10,30 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from sklearn.base import (
-    ClassifierMixin,
-)
+from sklearn.base import ClassifierMixin
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
+from torch import Tensor, nn
 
 from hilbertnet.architecture import Architecture
 from hilbertnet.data import Augmentation, Preprocessing
 from hilbertnet.estimators.base import CKNEstimator
 from hilbertnet.estimators.checkpoint import Checkpoint
-from hilbertnet.estimators.inputs import check_lambdas, labels_like_input, like_input, read_labels
+from hilbertnet.estimators.decisions import DecisionModule
+from hilbertnet.estimators.inputs import (
+    check_checkpoint_seed,
+    check_lambdas,
+    labels_like_input,
+    like_input,
+    read_labels,
+)
 from hilbertnet.losses import LOSSES, Loss
 from hilbertnet.networks import CKN
 from hilbertnet.networks.inverse_root import Regularization
 from hilbertnet.networks.supervised import CKNNet, train_supervised
 from hilbertnet.progress import Progress, Stopwatch
 from hilbertnet.records import digest, load_tensors, save_tensors
+from hilbertnet.regularization.regularizer import Regularizer, as_regularizer
 from hilbertnet.solvers.linear import (
     LAMBDAS,
     Eigenbasis,
@@ -39,7 +45,7 @@ from hilbertnet.solvers.linear import (
     validation_folds,
     with_features_scaled,
 )
-from hilbertnet.training import Epoch, Recipe
+from hilbertnet.training import Epoch, Recipe, classification_loss
 
 __all__ = ["CKNClassifier"]
 
@@ -86,6 +92,10 @@ device, progress
         Of supervised training, see `hilbertnet.networks.train_supervised`; gradients are clipped to norm 1.
     augmentation : Augmentation, str or None
         Random changes of images in supervised training, such as ``"crop(4) | flip"``.
+    regularizer : Regularizer, str or None
+        Of supervised training, such as ``"delta(0.5)"``; it sees preprocessed images. An exact head knows no penalties,
+        so with one the head is fitted exactly only at the start, then trained with the filters, and kept as it was
+        after the best epoch.
 
     Attributes
     ----------
@@ -132,6 +142,7 @@ device, progress
         learning_rate: float = 0.03,
         batch_size: int = 128,
         augmentation: Augmentation | str | None = None,
+        regularizer: Regularizer | str | None = None,
         patches: int | None = None,
         iterations: int = 20,
         regularization: Regularization = "root",
@@ -154,6 +165,7 @@ device, progress
         self.learning_rate = learning_rate
         self.batch_size = batch_size
         self.augmentation = augmentation
+        self.regularizer = regularizer
         self.patches = patches
         self.iterations = iterations
         self.regularization = regularization
@@ -179,6 +191,9 @@ device, progress
             raise ValueError("requires y to be passed, but the target y is None")
         if self.training not in TRAINING:
             raise ValueError(f"training: expected one of {', '.join(TRAINING)}, got {self.training!r}")
+        regularizer = as_regularizer(self.regularizer)
+        if regularizer.terms and self.training != "supervised":
+            raise ValueError(f"regularizer: only for training='supervised', got {str(regularizer)!r}")
         self.classes_, labels = read_labels(y)
         unfinished = self._unfinished(X, labels)
         clock = Stopwatch()
@@ -191,10 +206,11 @@ device, progress
         folds = validation_folds(labels, self._validation(), self._generator())
         self._fit_head(signals, labels, lambdas, folds, unfinished, clock)
         if self.training == "supervised":
-            self._train(signals, labels, folds[0])
+            self._train(signals, labels, folds[0], regularizer)
             clock.lap("training")
-            # the other folds, if there are, have trained the filters and could not judge them
-            self._fit_head(signals, labels, lambdas, folds[:1], None, clock)
+            if not regularizer.terms:
+                # the other folds, if there are, have trained the filters and could not judge them
+                self._fit_head(signals, labels, lambdas, folds[:1], None, clock)
         self.seconds_ = clock.laps
         if unfinished is not None:
             unfinished.remove()
@@ -204,16 +220,23 @@ device, progress
         """Supervised training selects its epoch on one held-out set, which lambda is then chosen on too."""
         return 0.2 if self.training == "supervised" and self.validation is None else self.validation
 
-    def _train(self, signals: Tensor, labels: Tensor, held_out: Tensor) -> None:
-        """Train ``network_`` on what is not held out, with the lambda of the head so far."""
+    def _train(self, signals: Tensor, labels: Tensor, held_out: Tensor, regularizer: Regularizer) -> None:
+        """Train ``network_`` (with a regularizer also ``head_``) on what is not held out, with its lambda so far."""
         space, device = tuple(signals.shape[2:]), signals.device
         augment = None if self.augmentation is None else Augmentation.parse(str(self.augmentation))
-        seed = int(torch.randint(2**31, (), generator=self._generator()))
-        mask = held_out.to(device)
-        labels = labels.to(device)
+        generator = self._generator()
+        seed = int(torch.randint(2**31, (), generator=generator))
+        mask, labels = held_out.to(device), labels.to(device)
+        net, data = CKNNet(self.network_, space, len(self.classes_)), (signals[~mask], labels[~mask])
+        bound: dict[str, Any] = {}
+        if regularizer.terms:
+            net.refit_(*data, self.loss, self.alpha_)
+            regularizer_seed = int(torch.randint(2**31, (), generator=generator))
+            plain = classification_loss(self.loss)
+            bound = {"refit": False, "regularizer": regularizer.bind(data[0], regularizer_seed, objective=plain)}
         self.history_ = train_supervised(
-            CKNNet(self.network_, space, len(self.classes_)),
-            (signals[~mask], labels[~mask]),
+            net,
+            data,
             (signals[mask], labels[mask]),
             Recipe(self.epochs, self.batch_size, seed, clip=_CLIP),
             loss=self.loss,
@@ -222,8 +245,11 @@ device, progress
             augment=augment,
             checkpoint=None if self.checkpoint is None else f"{os.fspath(self.checkpoint)}.training",
             progress=self.progress,
+            **bound,
         )
         self.network_.requires_grad_(False)
+        if regularizer.terms:
+            self.head_ = net.linear_head(self.alpha_, self.loss)
 
     def _fit_head(
         self,
@@ -263,8 +289,7 @@ device, progress
     def _unfinished(self, X: Any, labels: Tensor) -> Checkpoint | None:
         if self.checkpoint is None:
             return None
-        if isinstance(self.random_state, bool) or not isinstance(self.random_state, int | np.integer):
-            raise ValueError(f"random_state: checkpoint needs a whole number, got {self.random_state!r}")
+        check_checkpoint_seed(self.random_state)
         kept = {name: repr(value) for name, value in self.get_params().items() if name not in _NOT_KEPT}
         data = {"X": digest(X if isinstance(X, Tensor) else np.asarray(X)), "y": digest(labels)}
         return Checkpoint(self.checkpoint, {**kept, **data, "threads": torch.get_num_threads()})
@@ -287,6 +312,17 @@ device, progress
         scores = torch.as_tensor(self.decision_function(X))
         both = torch.stack([-scores / 2, scores / 2], dim=1) if scores.ndim == 1 else scores
         return like_input(both.softmax(dim=1), X)
+
+    def as_module(self) -> nn.Module:
+        """The fitted function as a torch module: a copy, preprocessing inside, that can be differentiated.
+
+        Returns
+        -------
+        Module
+            From signals (n, channels, *space) in [0, 1] to decision values (n, outputs), one output for two classes.
+        """
+        check_is_fitted(self)
+        return DecisionModule(self.preprocessing_, self.network_, self.head_)
 
     # --- save, load
 

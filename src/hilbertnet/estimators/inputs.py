@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
-from sklearn.utils import assert_all_finite
+from sklearn.utils import assert_all_finite, check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, column_or_1d, validate_data
 from torch import Tensor
@@ -19,7 +19,9 @@ from hilbertnet.data import Preprocessing
 from hilbertnet.signals import as_signals
 
 __all__ = [
+    "check_checkpoint_seed",
     "check_lambdas",
+    "generator_of",
     "labels_like_input",
     "like_input",
     "read_labels",
@@ -115,6 +117,20 @@ def read_preprocessing(preprocessing: Any) -> Preprocessing | None:
             f"got {preprocessing!r}"
         )
     return Preprocessing.parse(str(preprocessing))
+
+
+def generator_of(random_state: Any) -> torch.Generator:
+    """A generator of torch's on the CPU, from what scikit-learn takes as a random state, or from itself."""
+    if isinstance(random_state, torch.Generator):
+        return random_state
+    seed = check_random_state(random_state).randint(np.iinfo(np.int32).max)
+    return torch.Generator().manual_seed(int(seed))
+
+
+def check_checkpoint_seed(random_state: Any) -> None:
+    """Refuse a random state that a second call would not find again."""
+    if isinstance(random_state, bool) or not isinstance(random_state, int | np.integer):
+        raise ValueError(f"random_state: checkpoint needs a whole number, got {random_state!r}")
 
 
 def like_input(result: Tensor, X: Any) -> Any:

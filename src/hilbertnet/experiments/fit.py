@@ -1,8 +1,9 @@
 """Fit a model to a data set, measure it on held-out examples, and leave a run folder.
 
-Each seed is a run of its own: it splits the data, learns filters without labels on the training part, chooses lambda on
-folds of that part, and looks at the held-out part once. A finished run is never done twice; an interrupted one goes on
-from the filters and the values of lambda it had done.
+Each seed is a run of its own: it splits the data, fits the model to the training part, and looks at the held-out part
+once. A convolutional kernel network learns filters without labels and chooses lambda on folds of the training part; it
+may then be trained with labels, as other networks are. A finished run is never done twice; an interrupted one goes on
+from what it had done.
 """
 
 from __future__ import annotations
@@ -24,19 +25,25 @@ from hilbertnet.losses import decide
 from hilbertnet.metrics import accuracy_interval
 from hilbertnet.progress import Progress, Stopwatch
 from hilbertnet.records import RunFolder, atomic_path, environment, finite, peak_memory, settings_of, write_json
+from hilbertnet.regularization.regularizer import as_regularizer
+from hilbertnet.text import nearest
 
 if TYPE_CHECKING:
-    from hilbertnet.estimators import CKNClassifier
+    from hilbertnet.estimators import CKNClassifier, RegularizedClassifier
 
 __all__ = ["FitSettings", "fit_run", "fit_seeds", "labels_of"]
 
-_PROTOCOL = (
-    "{split} split; filters learned without labels on the training part; {training}lambda chosen on held-out folds of "
-    "the training part; the head fitted on all of the training part; the test part looked at once"
-)
-_SUPERVISED = (
-    "filters then trained on what is not held out of the training part, the epoch selected on what is held out; "
-)
+CKN = "ckn"
+_MODELS = (CKN, "cnn", "vgg", "resnet")
+_UNLABELLED, _SELECTED = "filters learned without labels on the training part", "the epoch selected on what is held out"
+_LAMBDA = "lambda chosen on held-out folds of the training part"
+_TRAINED = f"trained on what is not held out of the training part, {_SELECTED}"
+_PROTOCOLS = {
+    "unsupervised": f"{_UNLABELLED}; {_LAMBDA}; the head fitted on all of the training part",
+    "supervised": f"{_UNLABELLED}; filters then {_TRAINED}; {_LAMBDA}; the head fitted on all of the training part",
+    "regularized": f"{_UNLABELLED}; {_LAMBDA}; filters and head then {_TRAINED}",
+    "plain": "trained on all of the training part, the last epoch kept",
+}
 
 
 @dataclass(frozen=True)
@@ -52,9 +59,9 @@ class FitSettings:
     filters
         Filters of each layer, or ``None`` for the default.
     loss
-        ``"squared_hinge"``, ``"logistic"`` or ``"ridge"``.
+        ``"squared_hinge"``, ``"logistic"`` or ``"ridge"``; default the first. Other models have ``"logistic"``.
     seed
-        Of the split, the filters and the folds.
+        Of the split, and of all that is random in the fit.
     held_out
         Share of examples held out, in (0, 1); ``None`` takes the official test set, or a third where there is none.
     train
@@ -70,15 +77,29 @@ class FitSettings:
     channels
         1 for grey and 3 for colour images of a folder, or ``None`` for what they are.
     training
-        ``"unsupervised"`` or ``"supervised"``, see `CKNClassifier`.
+        ``"unsupervised"`` or ``"supervised"``, see `CKNClassifier`; default the second where there is a regularizer,
+        or another model.
     epochs, learning_rate, batch_size, augmentation
-        Of supervised training, see `CKNClassifier`; they do nothing without.
+        Of supervised training, see `CKNClassifier`; they do nothing without. Default 30 epochs at 0.03; for other
+        models those of `RegularizedClassifier`.
+    model
+        ``"ckn"``, or what `RegularizedClassifier` takes, by name: ``"cnn"``, ``"vgg"``, ``"resnet"`` or
+        ``"package.module:function"``. Architecture, filters, patches and preprocessing are those of ``"ckn"``.
+    regularize
+        Text form of a regularizer, such as ``"delta(1.0) + sn(1.5)"``, or ``None``.
+    weight_decay
+        Of models other than ``"ckn"``, which has lambda.
+
+    Raises
+    ------
+    ValueError
+        If the regularizer cannot be read, or a setting is not one of the model's.
     """
 
     data: str
     architecture: str | None = None
     filters: tuple[int, ...] | None = None
-    loss: str = "squared_hinge"
+    loss: str | None = None
     seed: int = 0
     held_out: float | None = None
     train: int | None = None
@@ -87,11 +108,47 @@ class FitSettings:
     preprocessing: str | None = None
     size: tuple[int, int] | None = None
     channels: int | None = None
-    training: str = "unsupervised"
-    epochs: int = 30
-    learning_rate: float = 0.03
+    training: str | None = None
+    epochs: int | None = None
+    learning_rate: float | None = None
     batch_size: int = 128
     augmentation: str | None = None
+    model: str = CKN
+    regularize: str | None = None
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.model not in _MODELS and ":" not in self.model:
+            raise ValueError(
+                f"model: expected one of {', '.join(_MODELS)} or 'package.module:function', got "
+                f"{printable(self.model)!r}{nearest(self.model, _MODELS)}"
+            )
+        ckn, terms = self.model == CKN, as_regularizer(self.regularize).terms
+        defaults: dict[str, Any] = {
+            "loss": "squared_hinge" if ckn else "logistic",
+            "training": "unsupervised" if ckn and not terms else "supervised",
+            "epochs": 30 if ckn else 100,
+            "learning_rate": 0.03 if ckn else 0.05,
+        }
+        for name, value in defaults.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        if ckn and self.weight_decay:
+            raise ValueError("weight-decay: only for models other than ckn, whose lambda validation chooses")
+        if not ckn:
+            _check_plain(self)
+
+
+def _check_plain(settings: FitSettings) -> None:
+    """Refuse what only a convolutional kernel network can be asked for."""
+    known: dict[str, Any] = {"architecture": None, "filters": None, "patches": None, "preprocessing": None}
+    known |= {"loss": "logistic", "training": "supervised"}
+    for name, value in known.items():
+        found = getattr(settings, name)
+        if found != value:
+            raise ValueError(
+                f"{name}: only for model ckn; {printable(settings.model)} takes {value or 'none'}, got {found!r}"
+            )
 
 
 def fit_run(settings: FitSettings, folder: Path, *, progress: Progress = None) -> dict[str, Any]:
@@ -138,7 +195,7 @@ def fit_run(settings: FitSettings, folder: Path, *, progress: Progress = None) -
     return record
 
 
-def _seconds(clock: Stopwatch, model: CKNClassifier) -> dict[str, float]:
+def _seconds(clock: Stopwatch, model: CKNClassifier | RegularizedClassifier) -> dict[str, float]:
     """Of all stages, in order; those of the fit one by one."""
     return {"load": clock.laps["load"], **model.seconds_, "test": clock.laps["test"]}
 
@@ -164,9 +221,25 @@ def _check(data: Dataset) -> None:
         raise ValueError(f"{printable(data.name)}: expected images that are not all black, got no others")
 
 
-def _classifier(settings: FitSettings, run: RunFolder, progress: Progress) -> CKNClassifier:
-    from hilbertnet.estimators import CKNClassifier
+def _classifier(settings: FitSettings, run: RunFolder, progress: Progress) -> CKNClassifier | RegularizedClassifier:
+    from hilbertnet.estimators import CKNClassifier, RegularizedClassifier
 
+    assert settings.epochs is not None  # by default, as the rate
+    assert settings.learning_rate is not None
+    if settings.model != CKN:
+        return RegularizedClassifier(
+            settings.model,
+            settings.regularize,
+            epochs=settings.epochs,
+            learning_rate=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            batch_size=settings.batch_size,
+            augmentation=settings.augmentation,
+            random_state=settings.seed,
+            device=settings.device,
+            checkpoint=run.unfinished_path,
+            progress=progress,
+        )
     return CKNClassifier(
         settings.architecture,
         settings.filters,
@@ -178,6 +251,7 @@ def _classifier(settings: FitSettings, run: RunFolder, progress: Progress) -> CK
         learning_rate=settings.learning_rate,
         batch_size=settings.batch_size,
         augmentation=settings.augmentation,
+        regularizer=settings.regularize,
         patches=settings.patches,
         random_state=settings.seed,
         device=settings.device,
@@ -192,9 +266,13 @@ def labels_of(data: Dataset, y: NDArray) -> NDArray:
 
 
 def _record(
-    settings: FitSettings, parts: Partition, model: CKNClassifier, true: NDArray, predicted: NDArray
+    settings: FitSettings,
+    parts: Partition,
+    model: CKNClassifier | RegularizedClassifier,
+    true: NDArray,
+    predicted: NDArray,
 ) -> dict[str, Any]:
-    arch = model.network_.arch
+    regularizer = as_regularizer(settings.regularize)
     accuracy = accuracy_interval(true, predicted)
     return {
         "settings": settings_of(settings),
@@ -203,6 +281,32 @@ def _record(
         "split": parts.to_dict(),
         "train_examples": len(parts.train),
         "test_examples": len(parts.test),
+        "model": settings.model,
+        "regularizer": str(regularizer) if regularizer.terms else None,
+        "loss": settings.loss,
+        "parameters": _parameters(model),
+        **_ckn_record(model),
+        "history": [finite(asdict(epoch)) for epoch in model.history_],
+        "test_accuracy": accuracy.value,
+        "test_accuracy_interval": {"level": 0.95, "method": "Wilson", "low": accuracy.low, "high": accuracy.high},
+        **environment(settings.device),
+    }
+
+
+def _parameters(model: CKNClassifier | RegularizedClassifier) -> int:
+    """How many numbers were learned."""
+    if hasattr(model, "module_"):
+        return sum(parameter.numel() for parameter in model.module_.parameters())
+    filters = sum(parameter.numel() for parameter in model.network_.parameters())
+    return filters + model.head_.weight.numel() + model.head_.bias.numel()
+
+
+def _ckn_record(model: CKNClassifier | RegularizedClassifier) -> dict[str, Any]:
+    """What only a convolutional kernel network has."""
+    if not hasattr(model, "network_"):
+        return {}
+    arch = model.network_.arch
+    return {
         "architecture": arch.to_dict(),
         "filters": list(model.network_.filters),
         "kappa_slopes": [finite(slope) for slope in arch.slopes],
@@ -211,16 +315,17 @@ def _record(
         "features": model.head_.weight.shape[1],
         "lambda": model.alpha_,
         "validation_curve": [asdict(point) for point in model.validation_curve_],
-        "history": [finite(asdict(epoch)) for epoch in model.history_],
-        "test_accuracy": accuracy.value,
-        "test_accuracy_interval": {"level": 0.95, "method": "Wilson", "low": accuracy.low, "high": accuracy.high},
-        **environment(settings.device),
     }
 
 
 def _protocol(settings: FitSettings, parts: Partition) -> str:
     split = "official" if parts.kind == "official" else f"seeded {parts.kind}"
-    return _PROTOCOL.format(split=split, training=_SUPERVISED if settings.training == "supervised" else "")
+    how = settings.training or "unsupervised"
+    if settings.model != CKN:
+        how = "plain"
+    elif as_regularizer(settings.regularize).terms:
+        how = "regularized"
+    return f"{split} split; {_PROTOCOLS[how]}; the test part looked at once"
 
 
 def check_device(name: str) -> str:

@@ -20,7 +20,7 @@ from hilbertnet.progress import Progress, track
 from hilbertnet.records import RunFolder
 
 if TYPE_CHECKING:
-    from hilbertnet.estimators import CKNClassifier
+    from hilbertnet.estimators import CKNClassifier, RegularizedClassifier
 
 __all__ = ["Predicted", "predict_run"]
 
@@ -83,11 +83,11 @@ def predict_run(
     ValueError
         If there is no finished run, or the examples are not what it was fitted on: size or channels.
     """
-    from hilbertnet.estimators import CKNClassifier
+    from hilbertnet.estimators import load_classifier
 
     run = RunFolder(folder)
     record = _read(run)
-    model = CKNClassifier.load(run.checkpoint_path, device=device)
+    model = load_classifier(run.checkpoint_path, device=device)
     examples = _open(model, record["settings"], source, part, resize, folder)
     writer, tally = PredictionWriter(file, model.classes_), _Tally({str(name) for name in model.classes_})
     batches = examples.batches(_BATCH)
@@ -109,7 +109,7 @@ def _read(run: RunFolder) -> dict[str, Any]:
 
 
 def _open(
-    model: CKNClassifier,
+    model: CKNClassifier | RegularizedClassifier,
     settings: dict[str, Any],
     source: str | os.PathLike[str],
     part: str | None,

@@ -19,6 +19,8 @@ from hilbertnet.experiments import (
     feature_error,
     lazy_training,
     rkhs_norms,
+    robust_curves,
+    small_data,
     sphere_spectra,
 )
 from hilbertnet.experiments.experiment import Draw, Experiment, Run
@@ -35,6 +37,8 @@ EXPERIMENTS: dict[str, Experiment] = {
     "lazy-training": lazy_training.EXPERIMENT,
     "norms": rkhs_norms.EXPERIMENT,
     "random-features": feature_error.EXPERIMENT,
+    "robust-curves": robust_curves.EXPERIMENT,
+    "small-data": small_data.EXPERIMENT,
     "spectra": sphere_spectra.EXPERIMENT,
 }
 SCALES = ("laptop", "paper")

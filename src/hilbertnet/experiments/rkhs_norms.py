@@ -57,7 +57,7 @@ class ActivationRun(Run):
     kernels: tuple[str, ...]
     radii: tuple[float, ...]
     weights: tuple[float, ...] = (0.0, 0.5, 1.0, 2.0)
-    scales: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0, 8.0)
+    scales: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)
 
     def run(self, folder: Path, progress: Progress = None) -> dict[str, Any]:
         """Compute; the record is returned."""
@@ -83,7 +83,11 @@ class ActivationRun(Run):
 
     def _norms(self, name: str, kernel: Any) -> dict[str, Any]:
         found = [activation_norm(name, kernel, radius) for radius in self.radii]
-        return {"norms": [known(one.value) for one in found], "reasons": [one.reason for one in found]}
+        return {
+            "norms": [known(one.value) for one in found],
+            "inside": [one.inside for one in found],
+            "reasons": [one.reason for one in found],
+        }
 
     def _surrogates(self, kernel: Any) -> list[list[float | None]]:
         rows = relu_surrogates(kernel, 1.0, self.scales).rows
@@ -182,7 +186,11 @@ def _activation_rows(record: Mapping[str, Any]) -> list[list[list[str]]]:
     for kernel, by_activation in record["norms"].items():
         for name, found in by_activation.items():
             outside = [reason for norm, reason in zip(found["norms"], found["reasons"], strict=True) if norm is None]
-            norms.append([kernel, name, *map(_cell, found["norms"]), outside[0] if outside else ""])
+            cells = [
+                "not known" if inside is None else _cell(norm)
+                for norm, inside in zip(found["norms"], found["inside"], strict=True)
+            ]
+            norms.append([kernel, name, *cells, outside[0] if outside else ""])
         for scale, error, norm in record["surrogates"][kernel]:
             surrogates.append([kernel, f"{scale:g}", f"{error:.4g}", _cell(norm)])
     return [norms, surrogates]

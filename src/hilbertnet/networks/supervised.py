@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -27,6 +27,9 @@ from hilbertnet.networks.sphere import SphereSGD, filters_and_others
 from hilbertnet.progress import Progress
 from hilbertnet.solvers.linear import Eigenbasis, LinearHead, fit_head, standardize_, with_features_scaled
 from hilbertnet.training import Data, Epoch, Recipe, classification_loss, evaluate, train
+
+if TYPE_CHECKING:
+    from hilbertnet.regularization.regularizer import BoundRegularizer
 
 __all__ = ["CKNNet", "train_supervised"]
 
@@ -112,6 +115,7 @@ def train_supervised(
     momentum: float = 0.9,
     refit: bool = True,
     augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
+    regularizer: BoundRegularizer | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     progress: Progress = None,
 ) -> list[Epoch]:
@@ -139,6 +143,9 @@ def train_supervised(
         Fit the head exactly before every epoch; without, it starts where it is and takes gradient steps only.
     augment
         From a batch and a generator to another batch of that shape.
+    regularizer
+        Bound to the training signals, with its objective. An exact head knows nothing of penalties, so it takes
+        ``refit=False``.
     checkpoint
         See `hilbertnet.training.train`.
     progress
@@ -153,7 +160,11 @@ def train_supervised(
     ------
     DivergedError
         If the loss is not finite.
+    ValueError
+        If there is a regularizer, and `refit`.
     """
+    if regularizer is not None and refit:
+        raise ValueError("refit: expected False beside a regularizer, which an exact head would know nothing of")
     filters, others = filters_and_others(net)
     groups: list[dict[str, Any]] = [{"params": filters, "sphere": True}]
     head = set(map(id, net.head.parameters()))
@@ -178,7 +189,10 @@ def train_supervised(
         optimizer,
         recipe,
         schedule=schedule,
-        objective=classification_loss(loss),
+        objective=classification_loss(loss) if regularizer is None else regularizer.objective,
+        validation_objective=classification_loss(loss),
+        penalty=None if regularizer is None else regularizer.penalty,
+        constraint=None if regularizer is None else regularizer.constraint,
         augment=augment,
         before_epoch=before_epoch,
         checkpoint=checkpoint,

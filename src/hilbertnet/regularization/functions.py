@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from hilbertnet.regularization.chance import Drawing
+from hilbertnet.signals import is_count
 from hilbertnet.training.objective import evaluating
 
-__all__ = ["as_function", "logits_of", "reusable"]
+__all__ = ["BatchPenalty", "as_function", "check_signals", "draw_examples", "logits_of", "read_count", "reusable"]
 
 _TWO_MODES = (
     nn.modules.batchnorm._NormBase,
@@ -23,15 +26,20 @@ _TWO_MODES = (
     nn.TransformerDecoderLayer,
 )
 
+_SPREAD = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+
 
 @contextmanager
 def as_function(model: nn.Module) -> Iterator[nn.Module]:
     """The model in eval mode, in which each output depends on its own example and on no chance.
 
-    Gradients flow to its parameters. Afterwards every module is in the mode it was in. A compiled model comes without its
-    compilation: second derivatives and batches of other sizes are not what it was compiled for.
+    Gradients flow to its parameters. Afterwards every module is in the mode it was in. A compiled model comes without
+    its compilation: second derivatives and batches of other sizes are not what it was compiled for. One that is spread
+    over devices comes as the module inside: its gradients are gathered in the one backward pass of the training loop.
     """
-    plain = getattr(model, "_orig_mod", model)
+    plain: Any = model
+    while isinstance(plain, _SPREAD) or hasattr(plain, "_orig_mod"):
+        plain = plain.module if isinstance(plain, _SPREAD) else plain._orig_mod
     with evaluating(plain):
         yield plain
 
@@ -61,9 +69,70 @@ def reusable(model: nn.Module, logits: Tensor | None) -> Tensor | None:
     """
     if logits is None or any(module.training and not _same_in_both_modes(module) for module in model.modules()):
         return None
+    logits = logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
     return logits[:, None] if logits.ndim == 1 else logits
 
 
 def _same_in_both_modes(module: nn.Module) -> bool:
     ours = type(module).__module__.partition(".")[0] in ("torch", "hilbertnet")
     return ours and not isinstance(module, _TWO_MODES)
+
+
+# --- batches
+
+
+def check_signals(x: object, name: str = "x") -> None:
+    """Refuse what is no batch of signals (n, ...) in floating point with at least one of them.
+
+    Raises
+    ------
+    ValueError
+        If it is not.
+    """
+    if not isinstance(x, Tensor) or x.ndim < 2 or not x.numel() or not x.is_floating_point():
+        got = f"shape {tuple(x.shape)}, {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(f"{name}: expected a tensor of signals (n, ...), n >= 1, in floating point, got {got}")
+
+
+def draw_examples(n: int, count: int | None, generator: torch.Generator) -> Int[Tensor, " m"] | None:
+    """Numbers of `count` of `n` examples, without repetition; ``None`` where all are wanted."""
+    return None if count is None or count >= n else torch.randperm(n, generator=generator)[:count]
+
+
+def read_count(name: str, value: object) -> int:
+    """A whole number of at least 1; a text form gives 8 as 8.0.
+
+    Raises
+    ------
+    ValueError
+        If it is none.
+    """
+    whole = int(value) if isinstance(value, float) and value.is_integer() else value
+    if not is_count(whole):
+        raise ValueError(f"{name}: expected a whole number of at least 1, got {value!r}")
+    assert isinstance(whole, int)
+    return whole
+
+
+class BatchPenalty(Drawing):
+    """A penalty of the batch alone: but for its random numbers, nothing is kept from one batch to the next.
+
+    Parameters
+    ----------
+    function
+        ``(model, x, y, logits, generator) -> scalar``.
+    generator
+        Seed or ``torch.Generator`` (on the CPU) that the penalty's own is told by.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[nn.Module, Tensor, Tensor, Tensor | None, torch.Generator], Tensor],
+        generator: int | torch.Generator | None,
+    ) -> None:
+        super().__init__(generator)
+        self.function = function
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, logits: Tensor | None = None) -> Tensor:
+        """The penalty at a batch."""
+        return self.function(model, x, y, logits, self.rng)

@@ -1,4 +1,4 @@
-"""What all terms of a regularizer have in common: they are frozen, have a text form, and are bound before they are used.
+"""What all terms of a regularizer have in common: frozen, with a text form, and bound before they are used.
 
 A term says what is wanted; bound to training data and a generator it is a callable that owns its stream of random
 numbers, its deformed examples and its warm-started vectors, and whose `state_dict` a checkpoint keeps.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,10 @@ from torch import Tensor, nn
 from hilbertnet.protocols import Penalty
 from hilbertnet.text import format_number
 
-__all__ = ["BoundConstraint", "BoundLoss", "ConstraintTerm", "LossTerm", "PenaltyTerm", "Stateless", "Term"]
+if TYPE_CHECKING:
+    from hilbertnet.regularization.regularizer import Regularizer
+
+__all__ = ["BoundConstraint", "BoundLoss", "ConstraintTerm", "LossTerm", "PenaltyTerm", "Stateless", "Term", "written"]
 
 
 @runtime_checkable
@@ -57,7 +60,8 @@ class BoundConstraint(Protocol):
 class Term(ABC):
     """One term of a regularizer. A subclass is a frozen dataclass that writes `name` and `bind`.
 
-    Its fields are numbers, words, or ``None``; in the text form they come in order, or by name.
+    Its fields are numbers, words, or ``None``; in the text form they come in order, or by name. In Python, terms are
+    summed and weighted: ``0.1 * Tau() + SpectralProjection(1.5)``.
     """
 
     name: ClassVar[str]
@@ -70,9 +74,30 @@ class Term(ABC):
         words = []
         for field in fields(self):  # type: ignore[arg-type]  # subclasses are dataclasses
             value = getattr(self, field.name)
-            if value is not None and value != field.default:
-                words.append(f"{field.name}={value if isinstance(value, str) else format_number(value)}")
+            if value != field.default:
+                words.append(f"{field.name}={written(value)}")
         return f"{self.name}({', '.join(words)})" if words else self.name
+
+    def __add__(self, other: Term | Regularizer) -> Regularizer:
+        return _alone(self) + other
+
+    def __mul__(self, weight: float) -> Regularizer:
+        return _alone(self) * weight
+
+    __rmul__ = __mul__
+
+
+def written(value: float | str | None) -> str:
+    """A field's value as it is read back: a word as it is, other texts in quotes."""
+    if isinstance(value, str):
+        return value if value.isidentifier() else f"'{value}'"
+    return "none" if value is None else format_number(value)
+
+
+def _alone(term: Term) -> Regularizer:
+    from hilbertnet.regularization.regularizer import as_regularizer  # it stands on this file
+
+    return as_regularizer(term)
 
 
 class PenaltyTerm(Term):

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from hilbertnet.architecture import Architecture
-from hilbertnet.estimators import CKNClassifier
+from hilbertnet.estimators import CKNClassifier, RegularizedClassifier
 from hilbertnet.records import RunFolder
+from hilbertnet.report.plain import parameter_count
 from hilbertnet.report.words import clean, duration, factor, joined, percent, power, size
 
 __all__ = ["cost_rows", "data_name", "headline", "incomplete", "layer_rows", "model_line", "non_expansive", "origin"]
@@ -69,6 +70,7 @@ def model_line(record: Mapping[str, Any], model: CKNClassifier) -> str:
         f"{counts} filters",
         f"{features(record, model):,} features",
         f"{loss.replace('_', ' ')}, λ = {power(model.alpha_)}",
+        *([f"regularizer {record['regularizer']}"] if record.get("regularizer") else []),
     ]
     return clean(" · ".join(parts))
 
@@ -126,7 +128,9 @@ def non_expansive(arch: Architecture) -> str:
     return said
 
 
-def cost_rows(record: Mapping[str, Any], model: CKNClassifier, run: RunFolder) -> list[tuple[str, str]]:
+def cost_rows(
+    record: Mapping[str, Any], model: CKNClassifier | RegularizedClassifier, run: RunFolder
+) -> list[tuple[str, str]]:
     """What the run took, and how large the model is."""
     seconds = record.get("seconds", {})
     rows = [(_STAGES.get(stage, clean(stage).capitalize()), duration(taken)) for stage, taken in seconds.items()]
@@ -134,15 +138,21 @@ def cost_rows(record: Mapping[str, Any], model: CKNClassifier, run: RunFolder) -
         rows.append(("All of it", duration(sum(seconds.values()))))
     if record.get("peak_memory"):
         rows.append(("Peak memory", size(record["peak_memory"])))
-    filters = sum(layer.filters.numel() for layer in model.network_.layers)  # type: ignore[operator, misc]
-    head = model.head_.weight.numel() + model.head_.bias.numel()
-    rows += [
-        ("Features of an image", f"{features(record, model):,}"),
-        ("Parameters", f"{filters + head:,} ({filters:,} in filters, {head:,} in the head)"),
-        ("Checkpoint", size(run.checkpoint_path.stat().st_size)),
-    ]
+    rows += _sizes(record, model)
+    rows.append(("Checkpoint", size(run.checkpoint_path.stat().st_size)))
     machine = {"device": "Device", "threads": "Threads", "platform": "Machine"}
     return rows + [(title, clean(record[key])) for key, title in machine.items() if key in record]
+
+
+def _sizes(record: Mapping[str, Any], model: CKNClassifier | RegularizedClassifier) -> list[tuple[str, str]]:
+    if isinstance(model, RegularizedClassifier):
+        return [("Parameters", f"{parameter_count(model.module_):,}")]
+    filters = sum(layer.filters.numel() for layer in model.network_.layers)  # type: ignore[operator, misc]
+    head = model.head_.weight.numel() + model.head_.bias.numel()
+    return [
+        ("Features of an image", f"{features(record, model):,}"),
+        ("Parameters", f"{filters + head:,} ({filters:,} in filters, {head:,} in the head)"),
+    ]
 
 
 def origin(record: Mapping[str, Any]) -> dict[str, Any]:

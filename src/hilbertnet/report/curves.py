@@ -99,7 +99,8 @@ def _draw_curve(curve: Curve, index: int, ax: Axes, palette: Palette, levels: li
             curve.x, curve.y, color=colour, linewidth=0, marker=marker, ms=7, mfc="none", mew=1.2, label=curve.label
         )
         return
-    ax.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
+    if curve.low != curve.y or curve.high != curve.y:
+        ax.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
     some = max(1, len(curve.x) // _MOST_TICKS)  # of many points few have a marker
     ax.plot(
         curve.x, curve.y, color=colour, linewidth=1.6, linestyle=dashes, marker=marker, markevery=some, ms=3.5,

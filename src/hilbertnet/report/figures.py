@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from hilbertnet.architecture import Architecture
-from hilbertnet.estimators import CKNClassifier
+from hilbertnet.estimators import CKNClassifier, RegularizedClassifier
 from hilbertnet.records import RunFolder, load_tensors
+from hilbertnet.report import plain
 from hilbertnet.report.fields import crop, reach, receptive_field
 from hilbertnet.report.maps import LayerActivity, observe
 from hilbertnet.report.pictures import (
@@ -131,11 +132,10 @@ def look(model: CKNClassifier, pictures: Pictures) -> Look | None:
     return Look(as_pixels(pictures.samples), shown, labels, layers)
 
 
-def first_filters(model: CKNClassifier, seen: Look | None) -> dict[str, Any] | None:
-    """The filters of the first layer in one picture; ``None`` for signals, and for patches of one pixel in grey."""
-    network = model.network_
-    filters = _weights(network, 0)
-    if network.axes != 2 or filters.shape[1:] == (1, 1, 1):
+def first_filters(model: CKNClassifier | RegularizedClassifier, seen: Look | None) -> dict[str, Any] | None:
+    """The filters of the first layer in one picture; ``None`` where they are no patches of pixels, or of one grey one."""
+    filters = plain.first_convolution(model) if isinstance(model, RegularizedClassifier) else _weights(model.network_, 0)
+    if filters is None or filters.ndim != 4 or filters.shape[1:] == (1, 1, 1):
         return None
     order = np.arange(len(filters)) if seen is None else seen.layers[0].by_use
     shown = order[:_MOST_FIRST]
@@ -152,7 +152,7 @@ def first_filters(model: CKNClassifier, seen: Look | None) -> dict[str, Any] | N
         "ordered": seen is not None,
         "largest": percent(float(seen.layers[0].use.max()), 1) if seen else "",
         "unused": int((seen.layers[0].use == 0).sum()) if seen else 0,
-        "channels": network.in_channels,
+        "channels": filters.shape[1],
     }
 
 

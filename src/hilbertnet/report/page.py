@@ -13,12 +13,14 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from hilbertnet.records import RunFolder, atomic_path
-from hilbertnet.report import content, figures, plots, results, svg
+from hilbertnet.report import content, figures, plain, plots, results, svg
+from hilbertnet.report.attacks import attacks
+from hilbertnet.report.complexity import complexity
 from hilbertnet.report.words import clean, duration, joined, percent, power
 from hilbertnet.training import Epoch
 
 if TYPE_CHECKING:
-    from hilbertnet.estimators import CKNClassifier
+    from hilbertnet.estimators import CKNClassifier, RegularizedClassifier
 
 __all__ = ["write_report"]
 
@@ -86,34 +88,55 @@ def _render(template: str, **values: Any) -> str:
 
 
 def _run_page(run: RunFolder) -> str:
-    from hilbertnet.estimators import CKNClassifier
+    from hilbertnet.estimators import load_classifier
 
     record = run.read_record()
     _check_record(record, run.record_path)
-    model = CKNClassifier.load(run.checkpoint_path)
+    model = load_classifier(run.checkpoint_path)
     pictures = figures.read_pictures(run)
-    seen = figures.look(model, pictures)
     return _render(
         "page.html.jinja",
         name=content.data_name(record),
         head=content.headline(record),
         incomplete=content.incomplete(record),
-        model=content.model_line(record, model),
         preprocessing=clean(record.get("preprocessing") or ""),
-        layers=content.layer_rows(model),
-        non_expansive=content.non_expansive(model.network_.arch),
-        validation=_validation(record, model),
         training=_training(record),
+        **_model(record, model, pictures),
         **_classes(run, record, model),
         pictures=pictures.present,
         mistakes=figures.mistakes(pictures),
         samples=0 if pictures.samples is None else len(pictures.samples),
-        first=figures.first_filters(model, seen),
-        deeper=figures.deeper_filters(model, seen),
-        maps=figures.feature_maps(model, seen),
+        complexity=complexity(run),
+        attacks=attacks(run),
         cost=content.cost_rows(record, model, run),
         origin=content.origin(record),
     )
+
+
+def _model(
+    record: Mapping[str, Any], model: CKNClassifier | RegularizedClassifier, pictures: figures.Pictures
+) -> dict[str, Any]:
+    """What the model is, and what is seen inside it: more of kernel networks than of plain ones."""
+    from hilbertnet.estimators import CKNClassifier
+
+    if not isinstance(model, CKNClassifier):
+        return {
+            "kernel": False,
+            "model": plain.model_line(record, model),
+            "modules": plain.module_rows(model),
+            "first": figures.first_filters(model, None),
+        }
+    seen = figures.look(model, pictures)
+    return {
+        "kernel": True,
+        "model": content.model_line(record, model),
+        "layers": content.layer_rows(model),
+        "non_expansive": content.non_expansive(model.network_.arch),
+        "validation": _validation(record, model),
+        "first": figures.first_filters(model, seen),
+        "deeper": figures.deeper_filters(model, seen),
+        "maps": figures.feature_maps(model, seen),
+    }
 
 
 def _check_record(record: Mapping[str, Any], path: Path) -> None:
@@ -137,13 +160,15 @@ def _validation(record: Mapping[str, Any], model: CKNClassifier) -> dict[str, An
     }
 
 
-def _training(record: Mapping[str, Any]) -> Markup | None:
-    """The curve of supervised training; ``None`` where filters were learned without labels."""
+def _training(record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The curve of training by gradient steps; ``None`` where filters were learned without labels."""
     history = [Epoch(**{key: _number(value) for key, value in epoch.items()}) for epoch in record.get("history", [])]
     if not history:
         return None
-    label = f"Accuracy on training batches and on held-out data over {len(history)} epochs"
-    return svg.inline_svg(_figure(plots.training_curve(history, palette=svg.PAGE)), "training", label)
+    held_out = any(epoch.validation_accuracy is not None for epoch in history)
+    label = f"Accuracy on training batches{' and on held-out data' if held_out else ''} over {len(history)} epochs"
+    plot = svg.inline_svg(_figure(plots.training_curve(history, palette=svg.PAGE)), "training", label)
+    return {"plot": plot, "held_out": held_out}
 
 
 def _number(value: Any) -> Any:
@@ -155,7 +180,9 @@ def _figure(axes: Any) -> Any:
     return axes.figure
 
 
-def _classes(run: RunFolder, record: Mapping[str, Any], model: CKNClassifier) -> dict[str, Any]:
+def _classes(
+    run: RunFolder, record: Mapping[str, Any], model: CKNClassifier | RegularizedClassifier
+) -> dict[str, Any]:
     """Everything about single classes: the matrix as a plot, and the tables."""
     fitted = [str(label) for label in model.classes_]
     named = [str(name) for name in record.get("data", {}).get("classes", [])]
@@ -215,6 +242,11 @@ def _seed_row(run: RunFolder, record: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _common_model(record: Mapping[str, Any]) -> str:
-    layers = record.get("architecture", {}).get("layers", "")
+    arch, regularizer = record.get("architecture"), record.get("regularizer")
     counts = joined([f"{count:,}" for count in record.get("filters", [])])
-    return clean(" · ".join(part for part in (layers, f"{counts} filters" if counts else "") if part))
+    parts = [
+        arch.get("layers", "") if arch else record.get("model", ""),
+        f"{counts} filters" if counts else "",
+        f"regularizer {regularizer}" if regularizer else "",
+    ]
+    return clean(" · ".join(part for part in parts if part))

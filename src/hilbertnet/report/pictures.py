@@ -8,7 +8,18 @@ import io
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["as_pixels", "enlarge", "filter_pixels", "frame", "map_pixels", "png_uri", "shrink", "signed_pixels", "tile"]
+__all__ = [
+    "as_pixels",
+    "change_strip",
+    "enlarge",
+    "filter_pixels",
+    "frame",
+    "map_pixels",
+    "png_uri",
+    "shrink",
+    "signed_pixels",
+    "tile",
+]
 
 Pixels = NDArray[np.uint8]
 
@@ -65,6 +76,30 @@ def map_pixels(maps: NDArray) -> Pixels:
     """Feature maps (samples, channels, height, width) as RGB, each channel about its own mean over the samples."""
     centred = maps - maps.mean(axis=(0, 2, 3), keepdims=True)
     return signed_pixels(_scaled(centred, (0, 2, 3)))
+
+
+def change_strip(image: NDArray, change: NDArray, side: int, *, bounded: bool) -> Pixels:
+    """An image, the image changed, and the change magnified until its largest entry has full colour, side by side.
+
+    Parameters
+    ----------
+    image, change
+        Shape (channels, height, width).
+    side
+        Pixels of the larger side of each, at most.
+    bounded
+        Whether numbers are grey levels in [0, 1]; if not, black and white are the extremes of both images together.
+    """
+    both = np.stack([image, image + change]).astype(np.float64)
+    low, high = (0.0, 1.0) if bounded else (both.min(), both.max())
+    levels = (both - low) / (high - low if high > low else 1.0)
+    seen = as_pixels(np.rint(255 * levels.clip(0, 1)).astype(np.uint8))
+    if len(change) == 3:
+        scaled = 0.5 + 0.5 * _scaled(change, (0, 1, 2)).transpose(1, 2, 0)
+        magnified = np.rint(255 * scaled).astype(np.uint8)
+    else:
+        magnified = signed_pixels(_scaled(change.mean(0), (0, 1)))
+    return tile(shrink(np.concatenate([seen, magnified[None]]), side), 3, gap=1)
 
 
 def enlarge(tiles: Pixels, height: int, width: int) -> Pixels:

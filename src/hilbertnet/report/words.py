@@ -6,7 +6,7 @@ import math
 import unicodedata
 from typing import Any
 
-__all__ = ["clean", "duration", "factor", "joined", "percent", "power", "shorten", "size"]
+__all__ = ["clean", "duration", "factor", "joined", "percent", "power", "quantity", "shorten", "size"]
 
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _BARRED = {"Cc", "Cs"}  # control characters and lone surrogates, which HTML and UTF-8 have no place for
@@ -41,6 +41,17 @@ def factor(value: Any) -> str:
     """Three significant digits, or ∞; records write infinity as a word."""
     number = math.inf if value == "infinity" else float(value)
     return "∞" if math.isinf(number) else f"{number:.3g}"
+
+
+def quantity(value: float) -> str:
+    """Three significant digits: ``0.0316``, ``28.4``, ``1,950``, and ``4.25 × 10⁴`` for what is very large or small."""
+    number = float(value)
+    if number == 0 or not math.isfinite(number):
+        return factor(number)
+    mantissa, exponent = f"{number:.2e}".split("e")
+    if -3 <= int(exponent) <= 3:
+        return f"{float(f'{number:.3g}'):,.{max(0, 2 - int(exponent))}f}"
+    return f"{mantissa} × 10{str(int(exponent)).translate(_RAISED)}"
 
 
 def duration(seconds: float) -> str:

@@ -1,9 +1,17 @@
-"""Accuracy under attack, and beside it the accuracy that is certified."""
+"""Accuracy under attack, and beside it the accuracy that is certified.
+
+An example is robust at a radius only if no attack of any kind changed its decision there or at a smaller radius: the
+pointwise worst case of F. Croce and M. Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse
+parameter-free attacks", ICML 2020. What is lost already is not attacked again.
+"""
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -12,14 +20,18 @@ from torch import Tensor
 from hilbertnet.complexity.certificates import Certificates, read_radii
 from hilbertnet.complexity.functions import Model, batched, read_labels
 from hilbertnet.complexity.margins import margins
-from hilbertnet.losses import decide
 from hilbertnet.metrics import Interval, accuracy_interval
+from hilbertnet.progress import Progress
+from hilbertnet.records import digest
 from hilbertnet.robustness.attacks import pgd, read_examples
-from hilbertnet.robustness.threats import Ball
+from hilbertnet.robustness.entries import Attacks, Entry, read_attacks
+from hilbertnet.robustness.sanity import CertificateWarning, sanity_checks
+from hilbertnet.robustness.search import Search, Stage, at_radius, model_identity, radius_of
+from hilbertnet.robustness.threats import Ball, Deformations
 from hilbertnet.signals import as_rng, is_count
 from hilbertnet.text import columns
 
-__all__ = ["Attacked", "attacked_accuracy"]
+__all__ = ["Attacked", "attacked_accuracy", "evaluate"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,27 +41,66 @@ class Attacked:
     Parameters
     ----------
     norm
-        Of the threats: ``"l2"`` or ``"l_inf"``.
+        Of the threats: ``"l2"``, ``"l_inf"``, or ``"deformations"``, whose radii are largest shifts in pixels.
     radii
         Increasing.
     clean
         Which examples are decided rightly, shape (n,).
-    survived
-        Which of them are still, shape (radii, n): after the attack at that radius and those at all smaller ones.
+    length
+        The smallest perturbation found that makes the decision wrong, shape (n,): 0 where it is without one, infinite
+        where none was found. For deformations, the radius of the threat at which one was found.
     certificates
         Of the same examples, or ``None``.
+    attacks
+        Names.
+    by
+        Which of them found it, -1 for none, shape (n,).
+    kept
+        Examples whose adversarial signals are kept.
+    points
+        Those of the smallest perturbation found, the signals themselves where there is none, shape (kept, ...).
+    seconds
+        What the attacks took, those before an interruption included.
     """
 
     norm: str
     radii: tuple[float, ...]
     clean: Bool[Tensor, " n"]
-    survived: Bool[Tensor, "radii n"]
+    length: Float[Tensor, " n"]
     certificates: Certificates | None = None
+    attacks: tuple[str, ...] = ()
+    by: Int[Tensor, " n"] = field(default_factory=lambda: torch.arange(0))
+    kept: Int[Tensor, " kept"] = field(default_factory=lambda: torch.arange(0))
+    points: Float[Tensor, "kept ..."] | None = None
+    seconds: float = 0.0
+
+    @property
+    def survived(self) -> Bool[Tensor, "radii n"]:
+        """Which examples are right at each radius and at all smaller ones."""
+        return self.clean & (self.length > torch.tensor(self.radii, dtype=torch.float64)[:, None])
 
     @property
     def accuracy(self) -> list[Interval]:
         """Attacked accuracy by radius, an upper bound of the robust accuracy of these examples, with its interval."""
         return [_accuracy(row) for row in self.survived]
+
+    @property
+    def clean_accuracy(self) -> Interval:
+        """Accuracy without an attack."""
+        return _accuracy(self.clean)
+
+    def accuracy_at(self, radius: float) -> Interval:
+        """An upper bound of the robust accuracy at any radius, by the lengths of the perturbations found.
+
+        Between the radii it is as good as minimal-norm attacks are; others find perturbations as long as they may be.
+
+        Parameters
+        ----------
+        radius
+            At least 0.
+        """
+        (checked,) = read_radii([radius])
+        return _accuracy(self.clean & (self.length > checked))
 
     @property
     def certified(self) -> list[Interval] | None:
@@ -58,95 +109,233 @@ class Attacked:
             return None
         return [self.certificates.accuracy(radius) for radius in self.radii]
 
+    @property
+    def broken(self) -> dict[str, list[int]]:
+        """How many examples each attack was the one to break, by radius."""
+        right = self.clean & ~self.survived
+        return {name: (right & (self.by == i)).sum(1).tolist() for i, name in enumerate(self.attacks)}
+
     def __str__(self) -> str:
-        head = [f"{self.norm} radius", "attacked (%)", *([] if self.certified is None else ["certified (%)"])]
-        rows = []
-        for i, radius in enumerate(self.radii):
-            values = [self.accuracy[i], *([] if self.certified is None else [self.certified[i]])]
-            rows.append([f"{radius:g}", *(str(value).replace("%", "") for value in values)])
-        return f"{len(self.clean)} examples, accuracy {_accuracy(self.clean)}\n{columns([head, *rows])}"
+        broken = self.broken if len(self.attacks) > 1 else {}
+        certified = self.certified
+        radius = "shift (pixels)" if self.norm == "deformations" else f"{self.norm} radius"
+        head = [radius, "attacked (%)", *([] if certified is None else ["certified (%)"])]
+        rows = [[*head, *(f"broken by {name}" for name in broken)]]
+        for i, (size, value) in enumerate(zip(self.radii, self.accuracy, strict=True)):
+            values = [value, *([] if certified is None else [certified[i]])]
+            cells = [str(value).replace("%", "") for value in values]
+            rows.append([f"{size:g}", *cells, *(str(counts[i]) for counts in broken.values())])
+        return f"{len(self.clean)} examples, accuracy {self.clean_accuracy}\n{columns(rows)}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        certified = self.certified
+        return {
+            "norm": self.norm,
+            "radii": list(self.radii),
+            "examples": len(self.clean),
+            "attacks": list(self.attacks),
+            "clean": self.clean_accuracy._asdict(),
+            "attacked": [one._asdict() for one in self.accuracy],
+            "certified": None if certified is None else [one._asdict() for one in certified],
+            "broken": self.broken,
+        }
 
 
 def _accuracy(right: Tensor) -> Interval:
     return accuracy_interval([True] * len(right), right.cpu().numpy())
 
 
-def attacked_accuracy(
+def evaluate(
     model: Model,
     x: Float[Tensor, "n ..."],
     y: Int[Tensor, " n"],
-    threat: Ball,
+    threat: Ball | Deformations,
     radii: Sequence[float] | None = None,
     *,
-    attack: Callable[..., Tensor] = pgd,
+    attacks: Attacks = ("pgd",),
+    restarts: int = 1,
+    restart_share: float = 1.0,
     certificates: Certificates | None = None,
     generator: int | torch.Generator | None = None,
     batch_size: int = 512,
+    checkpoint: str | os.PathLike[str] | None = None,
+    keep: int = 0,
+    checks: bool = True,
+    progress: Progress = None,
 ) -> Attacked:
-    """Accuracy of a model under an attack, by radius of the ball.
+    """Accuracy of a model under the worst of several attacks, by radius.
+
+    Attacks that find the nearest wrong decision come first, as one run of them tells of all radii; then, from the
+    smallest radius to the largest, the others, each on the examples that withstood all before. A restart attacks those
+    that are left once more, from another random start, the least margin first.
 
     Parameters
     ----------
-    model, x, y, batch_size
-        See `hilbertnet.robustness.attacks.pgd`.
+    model
+        From signals to logits (n, outputs); one output tells two classes apart. A module is taken in eval mode, and
+        left as it was.
+    x
+        Signals, shape (n, ...), on the device of the model.
+    y
+        Numbers of classes, shape (n,).
     threat
-        The ball.
+        A `Ball`, or `Deformations`.
     radii
-        Of balls that are otherwise like `threat`; default its own.
-    attack
-        ``attack(model, x, y, threat, generator=...)``. Examples that are lost already are not attacked again.
+        Of threats that are otherwise like `threat`; default its own. For deformations, largest shifts in pixels.
+    attacks
+        Names (``"fgm"``, ``"pgd"``, ``"apgd"``, ``"apgd-t"`` with the ratio of logits and 9 targets, ``"fmn"``,
+        ``"deformation"``) and functions, of one of three forms:
+        ``attack(model, x, y, threat, generator=...)``; a minimal-norm attack, ``attack(model, x, y, norm=...,
+        bounds=..., generator=...)``; one of your own, ``attack(x, y)``, such as AutoAttack's
+        ``run_standard_evaluation``, which is called once, and whose points must be inside the largest ball. Options go
+        in by `functools.partial`, names for tables by a dictionary.
+    restarts
+        How often attacks that have a radius are tried. From the second time on those that have an option ``restarts``
+        get ``restarts=2``, since their first start is the example itself.
+    restart_share
+        Of the examples that are left, how many are tried again, in (0, 1].
     certificates
-        Certified radii of the same examples in l2, to be shown beside.
+        Certified radii of the same examples in l2, to be shown beside; in l_inf if that is their unit.
     generator
-        Seed or ``torch.Generator`` of the attack.
+        Seed or ``torch.Generator`` of the attacks.
+    batch_size
+        Signals at a time.
+    checkpoint
+        A file that keeps what is found, after every batch of every attack at every radius. Called again with the same
+        arguments an interrupted evaluation goes on from there to the same numbers; a finished one is read from it.
+    keep
+        Of how many of the first examples that are decided rightly the adversarial signals are kept.
+    checks
+        Whether `hilbertnet.robustness.sanity.sanity_checks` are made first, on a few examples; they only warn.
+    progress
+        ``None`` (a bar on a terminal), ``True``, ``False`` or a callable of (done, total).
 
     Raises
     ------
     ValueError
-        If an argument is not of this form, the attack leaves the ball, or certificates are not of these examples or not
-        of this norm.
+        If an argument is not of this form, an attack leaves its threat, certificates are not of these examples or not
+        of this norm, or the checkpoint is of another evaluation.
+
+    Examples
+    --------
+    >>> weight = torch.tensor([3.0, 4.0])
+    >>> x, y = torch.tensor([[0.2, 0.2], [1.0, 1.0]]), torch.tensor([1, 1])
+    >>> found = evaluate(lambda z: z @ weight, x, y, Ball("2", 0.5, None), [0.1, 0.3, 0.5], checks=False)
+    >>> [interval.value for interval in found.accuracy]
+    [1.0, 0.5, 0.5]
     """
     read_examples(x, y)
-    if not isinstance(threat, Ball):
-        raise ValueError(f"threat: expected a Ball, got {threat!r}")
-    if not is_count(batch_size):
-        raise ValueError(f"batch_size: expected a whole number of at least 1, got {batch_size!r}")
-    rng, sizes = as_rng(generator), read_radii([threat.radius] if radii is None else radii)
-    scores = batched(model, x.detach(), batch_size)
-    labels = read_labels(y, len(x), scores.shape[1], scores.device)
+    _check_threat(threat, x)
+    sizes = read_radii([radius_of(threat)] if radii is None else radii)
+    _check_options(restarts, restart_share, batch_size, keep)
+    entries = read_attacks(attacks, threat)
+    seed = int(torch.randint(2**40, (), generator=as_rng(generator)))
+    x = x.detach()
+    scores = batched(model, x, batch_size)
+    labels = read_labels(y, len(x), scores.shape[1], x.device)
     _check_certificates(certificates, scores, labels, threat)
-    clean = decide(scores) == labels
-    kept, rows = clean.clone(), []
-    for radius in sizes:
-        left = kept.nonzero()[:, 0].to(x.device)
-        if len(left):
-            here = replace(threat, radius=radius)
-            moved = attack(model, x[left], labels.to(x.device)[left], here, generator=rng)
-            _check_inside(moved, x[left], here)
-            right = decide(batched(model, moved, batch_size)) == labels[left.to(labels.device)]
-            kept = kept.clone()
-            kept[left.to(kept.device)] = right
-        rows.append(kept)
-    return Attacked(threat.name, tuple(sizes), clean.cpu(), torch.stack(rows).cpu(), certificates)
+    if checks:
+        sanity_checks(model, x, labels, at_radius(threat, max(sizes)), generator=seed)
+    search = Search(model, x, labels, scores, threat, sizes, batch_size=batch_size, keep=keep)
+    clean = search.length > 0
+    identity = {
+        "model": model_identity(model), "decisions": digest(clean), "data": [digest(x), digest(labels)],
+        "threat": str(at_radius(threat, 0.0)), "radii": sizes,
+        "attacks": [entry.identity for entry in entries], "restarts": [restarts, restart_share],
+        "batch_size": batch_size, "keep": keep, "generator": None if generator is None else seed,
+    }  # fmt: skip
+    search.remember(checkpoint, identity, seed)
+    names = tuple(entry.name for entry in entries)
+    search.run(_stages(entries, sizes, restarts), names, restart_share, progress)
+    found = Attacked(
+        threat.name, tuple(sizes), clean, search.length, certificates, names, search.by, search.kept, search.points,
+        search.seconds,
+    )  # fmt: skip
+    _warn_of_certificates(found)
+    return found
 
 
-def _check_inside(moved: Tensor, x: Tensor, threat: Ball) -> None:
-    if not isinstance(moved, Tensor) or moved.shape != x.shape:
-        got = tuple(moved.shape) if isinstance(moved, Tensor) else type(moved).__name__
-        raise ValueError(f"attack: expected signals of shape {tuple(x.shape)}, got {got}")
-    longest = float(threat.length(moved.double() - x.double()).max())
-    if not longest <= threat.radius * (1 + 1e-5):
-        raise ValueError(f"attack: expected perturbations inside the {threat}, got one of length {longest:g}")
-    threat.check(moved)
+def attacked_accuracy(
+    model: Model,
+    x: Float[Tensor, "n ..."],
+    y: Int[Tensor, " n"],
+    threat: Ball | Deformations,
+    radii: Sequence[float] | None = None,
+    *,
+    attack: str | Callable[..., Any] = pgd,
+    certificates: Certificates | None = None,
+    generator: int | torch.Generator | None = None,
+    batch_size: int = 512,
+) -> Attacked:
+    """Accuracy under one attack, tried once, without checks: the short form of `evaluate`, which has the arguments.
+
+    Raises
+    ------
+    ValueError
+        See `evaluate`.
+    """
+    return evaluate(
+        model, x, y, threat, radii, attacks=[attack], certificates=certificates, generator=generator,
+        batch_size=batch_size, checks=False, progress=False,
+    )  # fmt: skip
 
 
-def _check_certificates(certificates: Certificates | None, scores: Tensor, labels: Tensor, threat: Ball) -> None:
+def _stages(entries: Sequence[Entry], radii: Sequence[float], restarts: int) -> list[Stage]:
+    """In the order in which they save the most work. Within a radius of 0 there is nothing to find."""
+    whole = [Stage(entry, None) for entry in entries if entry.kind != "threat"]
+    by_radius = [entry for entry in entries if entry.kind == "threat"]
+    return whole * (max(radii) > 0) + [
+        Stage(entry, place, restart)
+        for place, radius in enumerate(radii)
+        if radius > 0
+        for restart in range(restarts)
+        for entry in by_radius
+    ]
+
+
+def _check_threat(threat: object, x: Tensor) -> None:
+    if not isinstance(threat, Ball | Deformations):
+        raise ValueError(f"threat: expected a Ball or Deformations, got {threat!r}")
+    threat.check(x)
+
+
+def _check_options(restarts: int, share: float, batch_size: int, keep: int) -> None:
+    for name, value in (("restarts", restarts), ("batch_size", batch_size)):
+        if not is_count(value):
+            raise ValueError(f"{name}: expected a whole number of at least 1, got {value!r}")
+    if keep != 0 and not is_count(keep):
+        raise ValueError(f"keep: expected a whole number of at least 0, got {keep!r}")
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
+        raise ValueError(f"restart_share: expected a number in (0, 1], got {share!r}")
+
+
+def _check_certificates(
+    certificates: Certificates | None, scores: Tensor, labels: Tensor, threat: Ball | Deformations
+) -> None:
     if certificates is None:
         return
-    if threat.norm != "2":
-        raise ValueError(f"certificates: expected an l2 threat, which they are for, got {threat}")
+    if not isinstance(threat, Ball) or (threat.norm == "inf") != (certificates.unit == "l_inf"):
+        unit = "l_inf" if certificates.unit == "l_inf" else "l2"
+        raise ValueError(f"certificates: expected an {unit} threat, which they are for, got {threat}")
     found = margins(scores, labels).double().cpu()
     if found.shape != certificates.margins.shape or not torch.allclose(
         found, certificates.margins, rtol=1e-3, atol=1e-5
     ):
         raise ValueError("certificates: expected those of this model on the same examples, got other margins")
+
+
+def _warn_of_certificates(found: Attacked) -> None:
+    """An attack refutes a certificate: its constants are too small, or of another function."""
+    if found.certificates is None:
+        return
+    refuted = found.clean & (found.length * (1 + 1e-6) < found.certificates.best)
+    if refuted.any():
+        worst = int(refuted.nonzero()[0])
+        warnings.warn(
+            f"certificates: {int(refuted.sum())} of {len(refuted)} examples were broken inside their certified radius, "
+            f"such as example {worst}, at {found.length[worst]:.4g} with {found.certificates.best[worst]:.4g} "
+            "certified: the Lipschitz constants are too small",
+            CertificateWarning,
+            stacklevel=3,
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -71,7 +72,12 @@ class TrainingCheckpoint:
 
 
 def identity(
-    model: nn.Module, data: Data, validation: Data | None, optimizer: torch.optim.Optimizer, recipe: Recipe
+    model: nn.Module,
+    data: Data,
+    validation: Data | None,
+    optimizer: torch.optim.Optimizer,
+    recipe: Recipe,
+    parts: Mapping[str, Any],
 ) -> dict[str, Any]:
     """What must be the same for a training to go on."""
     groups = [{key: repr(value) for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
@@ -80,6 +86,7 @@ def identity(
         "data": [digest(part) for part in data],
         "validation": None if validation is None else [digest(part) for part in validation],
         "optimizer": {"name": type(optimizer).__name__, "groups": groups},
+        "parts": sorted(name for name, part in parts.items() if part is not None),
         "recipe": {name: value for name, value in asdict(recipe).items() if name != "epochs"},
         "threads": torch.get_num_threads(),
     }

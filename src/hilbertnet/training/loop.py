@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -37,11 +37,13 @@ def train(
     *,
     schedule: Any = None,
     objective: Objective | None = None,
+    validation_objective: Objective | None = None,
     penalty: Penalty | None = None,
     constraint: Constraint | None = None,
     augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
     before_epoch: Callable[[nn.Module, int], object] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
+    settings: Mapping[str, Any] | None = None,
     progress: Progress = None,
 ) -> list[Epoch]:
     """Train `model` in place, and leave it as it was after its best epoch, in eval mode.
@@ -61,6 +63,8 @@ def train(
         Any of ``torch.optim.lr_scheduler``, stepped after every epoch, or ``None``.
     objective
         From model, signals and labels to mean loss and decision values; default `classification_loss`.
+    validation_objective
+        The same for `validation`; default `objective`. A robust objective wants a plain one here.
     penalty, constraint
         Added to the loss of every batch; projected onto after every step.
     augment
@@ -68,7 +72,10 @@ def train(
     before_epoch
         Called with model and epoch, from 0, in the order of epochs.
     checkpoint
-        A file kept while the training lasts, from which the same call goes on; removed at the end.
+        A file kept while the training lasts, from which the same call goes on; removed at the end. The states of
+        objective, penalty and constraint are kept too, where they have a ``state_dict``.
+    settings
+        What else must be the same for the training to go on, for JSON: what `objective`, `penalty` and the others are.
     progress
         ``None`` (a bar on a terminal), ``True``, ``False`` or a callable of (done, total) epochs.
 
@@ -80,18 +87,20 @@ def train(
     Raises
     ------
     DivergedError
-        If the loss of a batch is not finite; the message names epoch and batch.
+        If the loss of a batch is not finite, without its penalty or with it; the message names epoch and batch.
     ValueError
         If the data are not as many labels as signals, or `checkpoint` is of another training.
     """
     _check(data, "data")
     if validation is not None:
         _check(validation, "validation")
-    parts = {"model": model, "optimizer": optimizer, "schedule": schedule, "penalty": penalty}
+    objective = objective or classification_loss()
     scaler = torch.amp.GradScaler(enabled=recipe.precision == "float16" and device_of(model).type == "cuda")
-    run = _Run(model, optimizer, recipe, objective or classification_loss(), penalty, constraint, augment, scaler)
+    run = _Run(model, optimizer, recipe, objective, penalty, constraint, augment, scaler)
+    parts = {"model": model, "optimizer": optimizer, "schedule": schedule, "penalty": penalty, "scaler": scaler}
+    parts |= {name: part for name, part in (("objective", objective), ("constraint", constraint)) if _keeps(part)}
     kept = TrainingCheckpoint(
-        checkpoint, {**parts, "scaler": scaler}, identity(model, data, validation, optimizer, recipe)
+        checkpoint, parts, identity(model, data, validation, optimizer, recipe, parts) | dict(settings or {})
     )
     history = kept.history
     for number in track(range(recipe.epochs), progress, label="epochs"):
@@ -108,7 +117,7 @@ def train(
         due = (number + 1) % recipe.evaluate_every == 0 or number + 1 == recipe.epochs
         held_loss, held_accuracy = None, None
         if validation is not None and due:
-            held_loss, held_accuracy = evaluate(model, validation, run.objective)
+            held_loss, held_accuracy = evaluate(model, validation, validation_objective or objective)
         seconds = time.perf_counter() - started
         history.append(Epoch(number, rate, loss, accuracy, held_loss, held_accuracy, seconds))
         kept.keep()
@@ -146,8 +155,8 @@ class _Run:
                     loss, whole, scores = self._losses(part, labels)
                 except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # parameters are not finite
                     raise self._diverged(str(error).partition(":")[0], number, batch, indices) from None
-                if not torch.isfinite(whole):
-                    raise self._diverged(str(whole.item()), number, batch, indices)
+                except _NotFinite as found:
+                    raise self._diverged(str(found), number, batch, indices) from None
                 self._move(whole, number)
                 total += loss.item() * len(part)
                 right += int((decide(scores) == labels).sum())
@@ -157,7 +166,9 @@ class _Run:
         """The batch's loss, the same with its penalty, and the decision values."""
         with _autocast(self.recipe.precision, x.device):
             loss, scores = self.objective(self.model, x, y)
-            whole = loss if self.penalty is None else loss + self.penalty(self.model, x, y, scores)
+            whole = _checked(loss)  # a penalty of a network that has diverged could fail in any other way
+            if self.penalty is not None:
+                whole = _checked(loss + self.penalty(self.model, x, y, scores))
         return loss.detach(), whole, scores.detach()
 
     def _move(self, whole: Tensor, number: int) -> None:
@@ -179,6 +190,20 @@ class _Run:
             f"epoch {number}, batch {batch} (examples {first}, ...): expected a finite loss, got {found}; "
             f"lower the learning rate ({rates}) or clip the gradient"
         )
+
+
+class _NotFinite(ValueError):
+    """A loss, or a loss and a penalty."""
+
+
+def _checked(loss: Tensor) -> Tensor:
+    if not torch.isfinite(loss):
+        raise _NotFinite(loss.item())
+    return loss
+
+
+def _keeps(part: object) -> bool:
+    return hasattr(part, "state_dict") and hasattr(part, "load_state_dict")
 
 
 def _check(data: Data, name: str) -> None:

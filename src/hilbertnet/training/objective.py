@@ -22,11 +22,13 @@ def classification_loss(loss: Loss = "logistic") -> Objective:
     Parameters
     ----------
     loss
-        ``"logistic"``, ``"squared_hinge"`` or ``"ridge"``; one output stands for two classes.
+        ``"logistic"``, ``"squared_hinge"`` or ``"ridge"``; one output stands for two classes, and may come without
+        its axis.
     """
 
     def objective(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         scores = model(x)
+        scores = scores[:, None] if scores.ndim == 1 else scores
         wide = scores if scores.dtype in (torch.float32, torch.float64) else scores.float()
         return losses(loss, wide, signs(y, scores.shape[1], wide.dtype)).mean(), wide
 

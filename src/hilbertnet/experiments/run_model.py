@@ -1,0 +1,145 @@
+"""A finished run's model as a function of preprocessed images, and the run's own data as that function takes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from hilbertnet.data import Dataset, load, partition
+from hilbertnet.experiments.fit import labels_of
+from hilbertnet.networks import CKN
+from hilbertnet.records import RunFolder
+from hilbertnet.solvers.linear import LinearHead
+
+__all__ = ["Decision", "RunModel", "read_run"]
+
+
+class Decision(nn.Module):
+    """The decision values of a convolutional kernel network and its linear head, of preprocessed images.
+
+    Parameters
+    ----------
+    network, head
+        Of the model.
+    """
+
+    def __init__(self, network: CKN, head: LinearHead) -> None:
+        super().__init__()
+        self.network, self.head = network, head
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (n, outputs)."""
+        return self.head.scores(self.network(x).flatten(1))
+
+
+@dataclass(frozen=True)
+class RunModel:
+    """What a run fitted, and what it was fitted to.
+
+    Parameters
+    ----------
+    net
+        From preprocessed images to decision values (n, outputs), in eval mode.
+    kernel
+        The same where it is linear on the features of a kernel network, whose norms are known; else ``None``.
+    outputs
+        What the outputs are called.
+    preprocessing
+        Text form, or ``None``.
+    train, train_y, test, test_y
+        Preprocessed images with numbers of classes; of the held-out ones those chosen.
+    places
+        Of the chosen held-out examples in the data set.
+    """
+
+    net: nn.Module
+    kernel: Decision | None
+    outputs: tuple[str, ...]
+    preprocessing: str | None
+    train: Tensor
+    train_y: Tensor
+    test: Tensor
+    test_y: Tensor
+    places: NDArray[np.int64]
+
+
+def read_run(folder: Path, *, examples: int, seed: int = 0, device: str = "cpu") -> RunModel:
+    """The model of a finished run with its own data.
+
+    Parameters
+    ----------
+    folder
+        What ``hilbertnet fit`` left.
+    examples
+        How many held-out ones, at most.
+    seed
+        Of their choice.
+    device
+        Where the model and the data are to be.
+
+    Raises
+    ------
+    ValueError
+        If there is no finished run, its data cannot be had, or no held-out example has a class of the model.
+    """
+    from hilbertnet.estimators import CKNClassifier, load_classifier
+
+    run = RunFolder(folder)
+    if not run.finished:
+        raise ValueError(f"run: {folder} is no finished run")
+    settings = run.read_record()["settings"]
+    model = load_classifier(run.checkpoint_path, device=device)
+    size = settings["size"]
+    data = load(settings["data"], size=None if size is None else tuple(size), channels=settings["channels"])
+    parts = partition(data, held_out=settings["held_out"], seed=settings["seed"], train=settings["train"])
+    chosen = np.random.RandomState(seed).permutation(len(parts.test_x))[:examples]
+    labels = _labels(model.classes_, data, parts.test_y[chosen])
+    chosen, labels = chosen[(labels >= 0).numpy()], labels[labels >= 0]
+    if not len(chosen):
+        raise ValueError(f"run: no held-out example of {data.name} has a class that {folder} was fitted to")
+    kernel = Decision(model.network_, model.head_) if isinstance(model, CKNClassifier) else None
+    net = model.module_ if kernel is None else kernel
+
+    def prepared(x: NDArray) -> Tensor:
+        signals, dtype = torch.from_numpy(x), _dtype(net)
+        steps = getattr(model, "preprocessing_", None)
+        return (signals if steps is None else steps(signals.to(dtype))).to(device, dtype)
+
+    steps = getattr(model, "preprocessing_", None)
+    return RunModel(
+        net=net.eval(),
+        kernel=kernel,
+        outputs=_names(model.classes_, net, prepared(parts.test_x[chosen[:1]])),
+        preprocessing=None if steps is None else str(steps),
+        train=prepared(parts.train_x),
+        train_y=_labels(model.classes_, data, parts.train_y).to(device),
+        test=prepared(parts.test_x[chosen]),
+        test_y=labels.to(device),
+        places=parts.test[chosen],
+    )
+
+
+def _dtype(net: nn.Module) -> torch.dtype:
+    found = (tensor.dtype for tensor in [*net.parameters(), *net.buffers()] if tensor.is_floating_point())
+    return next(found, torch.float32)
+
+
+def _labels(classes: NDArray, data: Dataset, y: Any) -> Tensor:
+    """Places among the model's classes, -1 for others."""
+    labels = labels_of(data, y)
+    places = np.searchsorted(classes, labels).clip(max=len(classes) - 1)
+    return torch.from_numpy(np.where(classes[places] == labels, places, -1))
+
+
+@torch.no_grad()
+def _names(classes: NDArray, net: nn.Module, one: Tensor) -> tuple[str, ...]:
+    names = [str(name) for name in classes]
+    values = net.eval()(one)
+    single = values.ndim == 1 or values.shape[1] == 1
+    return (f"{names[1]} against {names[0]}",) if single else tuple(names)

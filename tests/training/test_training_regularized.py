@@ -1,0 +1,149 @@
+"""The training loop with robust objectives, penalties and constraints that have a state."""
+
+import pytest
+import torch
+from torch import nn
+
+from hilbertnet.regularization.regularizer import Regularizer
+from hilbertnet.training import DivergedError, Recipe, classification_loss, evaluate, train
+
+
+def blobs(n=96, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.arange(n) % 3
+    centres = 2 * torch.randn(3, 5, generator=torch.Generator().manual_seed(99))
+    return centres[y] + torch.randn(n, 5, generator=generator), y
+
+
+def network():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.BatchNorm1d(5), nn.Linear(5, 16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 3))
+
+
+class Stop(Exception):
+    pass
+
+
+def stop_after(epochs):
+    def progress(done, total):
+        if done == epochs:
+            raise Stop
+
+    return progress
+
+
+class Drawing:
+    """An objective or a penalty that draws numbers, or a constraint that counts: three kinds of state."""
+
+    def __init__(self, seed):
+        self.generator, self.count = torch.Generator().manual_seed(seed), 0
+
+    def state_dict(self):
+        return {"generator": self.generator.get_state(), "count": self.count}
+
+    def load_state_dict(self, state):
+        self.generator.set_state(state["generator"])
+        self.count = state["count"]
+
+
+class NoisyLoss(Drawing):
+    def __call__(self, model, x, y):
+        moved = x + 0.1 * torch.randn(x.shape, generator=self.generator)
+        return classification_loss()(model, moved, y)
+
+
+class NoisyPenalty(Drawing):
+    def __call__(self, model, x, y, logits=None):
+        return 1e-2 * torch.rand((), generator=self.generator) * logits.square().mean()
+
+
+class Shrinking(Drawing):
+    @torch.no_grad()
+    def project_(self, model, epoch):
+        self.count += 1
+        model[1].weight.clamp_(-1 - 1 / self.count, 1 + 1 / self.count)
+
+
+def bits(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def fit(parts, checkpoint=None, progress=False, settings=None):
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), 0.2, momentum=0.9)
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [2, 4], gamma=0.5)
+    train(
+        model, blobs(), blobs(seed=1), optimizer, Recipe(5, 16, seed=3), schedule=schedule,
+        validation_objective=classification_loss(), checkpoint=checkpoint, progress=progress, settings=settings,
+        **parts,
+    )  # fmt: skip
+    return bits(model)
+
+
+@pytest.mark.parametrize("stopped", [1, 4])
+@pytest.mark.parametrize("text", [None, "0.05*sn_penalty(iterations=1) + 0.01*weight_decay + sn(1.5)"])
+def test_killed_and_resumed_gives_the_same_bits(text, stopped, tmp_path):
+    def parts():
+        if text is None:
+            return {"objective": NoisyLoss(1), "penalty": NoisyPenalty(2), "constraint": Shrinking(3)}
+        bound = Regularizer.parse(text).bind(blobs()[0], 0)
+        return {"objective": bound.objective, "penalty": bound.penalty, "constraint": bound.constraint}
+
+    whole = fit(parts())
+    assert all(torch.equal(value, fit(parts())[name]) for name, value in whole.items())
+    file = tmp_path / "training"
+    with pytest.raises(Stop):
+        fit(parts(), file, stop_after(stopped))
+    with pytest.raises(ValueError, match="checkpoint: .*other parts"):
+        fit({}, file)
+    resumed = fit(parts(), file)
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+    assert not file.exists()
+
+
+def test_settings_of_ones_own_are_compared(tmp_path):
+    file = tmp_path / "training"
+    with pytest.raises(Stop):
+        fit({}, file, stop_after(1), {"regularizer": "delta(1)"})
+    with pytest.raises(ValueError, match="checkpoint: .*other regularizer"):
+        fit({}, file, settings={"regularizer": "delta(2)"})
+    fit({}, file, settings={"regularizer": "delta(1)"})
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_validation_is_by_its_own_objective(given):
+    def hard(model, x, y):
+        loss, scores = classification_loss()(model, x + 3.0, y)
+        return loss, scores
+
+    model = network()
+    history = train(
+        model, blobs(), blobs(seed=1), torch.optim.SGD(model.parameters(), 0.1), Recipe(1), objective=hard,
+        validation_objective=classification_loss() if given else None, progress=False,
+    )  # fmt: skip
+    found = evaluate(model, blobs(seed=1), classification_loss() if given else hard)
+    assert (history[0].validation_loss, history[0].validation_accuracy) == found
+    assert evaluate(model, blobs(seed=1), classification_loss()) != evaluate(model, blobs(seed=1), hard)
+
+
+def test_no_penalty_is_asked_of_a_network_that_has_diverged():
+    def penalty(*_):
+        raise AssertionError("asked")
+
+    x, y = blobs()
+    x[5] = float("inf")
+    model = network()
+    with pytest.raises(DivergedError, match=r"epoch 0, batch \d+ .*expected a finite loss, got nan"):
+        train(model, (x, y), None, torch.optim.SGD(model.parameters(), 0.1), Recipe(1), penalty=penalty, progress=False)
+
+
+def test_one_logit_may_come_without_its_axis():
+    x, y = blobs()
+    y = y % 2
+    flat, whole = nn.Linear(5, 1), nn.Linear(5, 1)
+    whole.load_state_dict(flat.state_dict())
+    without = nn.Sequential(flat, nn.Flatten(0))
+    for model in (without, whole):
+        train(model, (x, y), (x, y), torch.optim.SGD(model.parameters(), 0.1), Recipe(2), progress=False)
+    assert torch.equal(flat.weight, whole.weight)
