@@ -1,12 +1,13 @@
 """What a penalty costs in each training step, over a plain step, against how far its value is from the published one.
 
-    python benchmarks/penalties.py [--model mnist|vgg] [--width N] [--repeats N] [--batches N] [--out curve.png]
+    python benchmarks/penalties.py [--model mnist|vgg] [--width N] [--weight W] [--out curve.png]
 
-A network is trained for a few epochs on scikit-learn's digits, enlarged to 28 x 28 for `mnist_net` and to 32 x 32 for
-`vgg`, there in two random colours each. Then come steps without the optimizer's part (forward, loss, penalty,
-backward), one of each kind in turns, all in one run: the cost is the median over rounds of the ratio to the plain step
-of the same round, in processor time of one thread. The error is the mean over batches of |value - whole| / whole, where
-the whole is ``delta(1)``, the published objective, which ascends from every example for every logit, or ``grad``.
+A network is trained for a few epochs, with or without a penalty, on scikit-learn's digits, enlarged to 28 x 28 for
+`mnist_net` and to 32 x 32 for `vgg`, there in two random colours each. Then come steps without the optimizer's part
+(forward, loss, penalty, backward), one of each kind in turns, all in one run: the cost is the median over rounds of the
+ratio to the plain step of the same round, in processor time of one thread. The error is the mean over batches of
+|value - whole| / whole, where the whole is ``delta(1)``, the published objective, which ascends from every example for
+every logit, or ``grad``.
 """
 
 from __future__ import annotations
@@ -65,10 +66,16 @@ def digits(model: str) -> tuple[Tensor, Tensor]:
     return (x * first + (1 - x) * second + noise).clamp(0, 1), torch.from_numpy(y)
 
 
-def trained(model: str, width: int, data: tuple[Tensor, Tensor], epochs: int) -> nn.Module:
+def trained(model: str, width: int, data: tuple[Tensor, Tensor], epochs: int, weight: float | None) -> nn.Module:
+    """The last third of the epochs with a screened penalty, if it has a weight."""
     net = (mnist_net if model == "mnist" else vgg)(width=width, generator=0)
     optimizer = torch.optim.Adam(net.parameters(), 1e-3)
-    train(net, data, None, optimizer, Recipe(epochs=epochs, batch_size=32, clip=1.0), progress=False)
+    last = 0 if weight is None else epochs // 3
+    train(net, data, None, optimizer, Recipe(epochs=epochs - last, batch_size=32, clip=1.0), progress=False)
+    if weight is not None:
+        penalty = (weight * Delta(RADIUS, steps=2, screen=4)).bind(data[0], 0).penalty
+        recipe = Recipe(epochs=last, batch_size=32, clip=1.0)
+        train(net, data, None, optimizer, recipe, penalty=penalty, progress=False)
     return net
 
 
@@ -132,13 +139,14 @@ def main() -> None:
     parser.add_argument("--model", choices=["mnist", "vgg"], default="mnist")
     parser.add_argument("--width", type=int, default=16, help="channels of the first layer (64 in the paper)")
     parser.add_argument("--epochs", type=int, default=12, help="of training before anything is measured")
+    parser.add_argument("--weight", type=float, help="of delta in the last third of that training; default: none")
     parser.add_argument("--repeats", type=int, default=5, help="rounds of steps")
     parser.add_argument("--batches", type=int, default=8, help="batches that errors are means over")
     parser.add_argument("--out", metavar="PNG", help="draw cost against error")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     data = digits(arguments.model)
-    net = trained(arguments.model, arguments.width, data, arguments.epochs)
+    net = trained(arguments.model, arguments.width, data, arguments.epochs, arguments.weight)
     accuracy = evaluate(net, data)[1]
     net.train()
     order = torch.randperm(len(data[0]), generator=torch.Generator().manual_seed(1))

@@ -7,8 +7,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from hilbertnet.architecture import Linear
+from hilbertnet.architecture import Exponential, Linear
+from hilbertnet.complexity.convolutions import convolution_norms
+from hilbertnet.complexity.moved import embedding_lipschitz
 from hilbertnet.complexity.norms_above import norm_bounds
+from hilbertnet.complexity.pooled_spectrum import pooled_spectrum
 
 
 class Function(nn.Module):
@@ -171,8 +174,6 @@ def test_activations_with_the_defaults_of_their_modules_are_known():
 
 def test_the_exponential_is_in_the_rkhs_and_not_lipschitz():
     """Exp on the exponential kernel of alpha = 1: C^2(L) = sum_j e L^j / j! = e^(1 + L)."""
-    from hilbertnet.architecture import Exponential
-
     model = Function(
         lambda layer, x: layer[1](torch.exp(layer[0](x))), nn.ModuleList((linear([0.3, 0.4]), linear([1.0])))
     )
@@ -180,6 +181,16 @@ def test_the_exponential_is_in_the_rkhs_and_not_lipschitz():
     assert bounds.rkhs.gram == pytest.approx(math.exp((1 + 0.25) / 2), rel=1e-7)
     assert bounds.lipschitz.value == math.inf
     assert "exp" in bounds.lipschitz.reason
+
+
+def test_spaces_are_any_sequences():
+    """Lists too; a number alone has no axes for images."""
+    layer = nn.Conv2d(1, 1, 3)
+    assert convolution_norms(layer, [6, 6]).operator == convolution_norms(layer, (6, 6)).operator
+    assert pooled_spectrum("1 arccos1 gauss2", 3, [6]).trace == pooled_spectrum("1 arccos1 gauss2", 3, 6).trace
+    for call in (lambda: embedding_lipschitz("3 arccos1 -", 8), lambda: embedding_lipschitz("3 arccos1 -", (8, 0))):
+        with pytest.raises(ValueError, match="space: expected height and width"):
+            call()
 
 
 @pytest.mark.parametrize("shape", [3, None, "3"])

@@ -9,10 +9,11 @@ import pytest
 
 from hilbertnet import ConvKernel
 from hilbertnet.architecture import ArcCosine, Dual, Exponential, InversePolynomial, Linear
+from hilbertnet.complexity.harmonics import zonal_polynomials
 from hilbertnet.complexity.spectrum import mercer
 from hilbertnet.complexity.zonal import absolute_power, activation, kernel_section, monomial, zonal
 from hilbertnet.complexity.zonal_approximation import approximation, lipschitz_exponent
-from hilbertnet.complexity.zonal_norm import norm_table, zonal_norm
+from hilbertnet.complexity.zonal_norm import harmonic_norm, norm_table, zonal_norm
 
 FUNCTIONS = [
     *[absolute_power(s) for s in (0.5, 1, 1.5, 2, 2.5, 3.7, 4)],
@@ -289,3 +290,22 @@ def test_curves_as_text():
 def test_bad_input(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("p", [3, 6])
+def test_the_norm_of_a_function_that_is_not_zonal(p):
+    """K(v, .) + 2 K(w, .) has the squared norm 5 kappa(1) + 4 kappa(<v, w>), and energies by the addition theorem."""
+    spectrum = mercer(Exponential(0.6), p, 60)
+    cosine = 0.3
+    polynomials = np.array(list(zonal_polynomials(p, 60, np.array([cosine]))))[:, 0]
+    energies = np.exp(2 * spectrum.log_eigenvalues + spectrum.log_multiplicities) * (5 + 4 * polynomials)
+    exact = 5 + 4 * math.exp((cosine - 1) / 0.36)
+    assert harmonic_norm(energies, spectrum) == pytest.approx(math.sqrt(exact), rel=1e-10)
+    relu = mercer(ArcCosine(1), p, 10)
+    assert harmonic_norm([0.0, 0.0, 0.0, 1e-9], relu) == math.inf
+    found = harmonic_norm([0.0, 2.0, 0.0], relu)
+    assert found == pytest.approx(math.sqrt(2.0 / relu.eigenvalues[1]))
+    with pytest.raises(ValueError, match="energies: expected at most 11 degrees"):
+        harmonic_norm(np.ones(12), relu)
+    with pytest.raises(ValueError, match="energies: expected finite numbers of at least 0, got -1"):
+        harmonic_norm([1.0, -1.0], relu)

@@ -312,20 +312,18 @@ def test_other_files_are_refused(digits, tmp_path):
         RegularizedClassifier.load(tmp_path / "ckn")
 
 
-def test_batch_normalization_and_dropout_are_saved_and_predict_in_eval_mode(digits, tmp_path, nets):
+def test_lazy_layers_batch_normalization_and_dropout_are_saved_and_predict_in_eval_mode(digits, tmp_path, nets):
     X, y = digits[0][:100], digits[1][:100]
-    import some_nets_of_a_user
-
-    def fixed(shape, classes):  # lazy layers have no parameters yet
-        net = some_nets_of_a_user.normalized(shape, classes)
-        net(torch.zeros(2, *shape))
-        return net
-
-    model = RegularizedClassifier(fixed, **QUICK).fit(X, y)
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    model = RegularizedClassifier(f"{nets}:normalized", "0.01*sn_penalty", **QUICK).fit(X, y)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(1)
+    assert same(model, RegularizedClassifier(f"{nets}:normalized", "0.01*sn_penalty", **QUICK).fit(X, y))
     model.module_.train()
     np.testing.assert_array_equal(model.decision_function(X), model.decision_function(X))
     model.save(tmp_path / "model")
-    again = load_classifier(tmp_path / "model", model=fixed)
+    again = load_classifier(tmp_path / "model")
     np.testing.assert_array_equal(again.decision_function(X), model.decision_function(X))
 
 

@@ -214,7 +214,7 @@ def test_numbers_go_to_the_run_by_default(plain_run):
     numbers = json.loads((plain_run / "norms.json").read_text())
     assert numbers["below"]["output"] == "3 - 8"
     assert numbers["norms"] is None
-    assert [layer["place"] for layer in numbers["above"]["layers"] if layer["operator_norm"]][0] == "body.0"
+    assert next(layer["place"] for layer in numbers["above"]["layers"] if layer["operator_norm"]) == "body.0"
 
 
 def test_the_pairs_that_attain_the_bounds_are_kept(digits_run, found, model, tmp_path):

@@ -12,7 +12,7 @@ from hilbertnet.experiments.attack import AttackSettings, attack, write_attack
 from hilbertnet.experiments.fit import FitSettings, fit_run
 from hilbertnet.experiments.norms import run_norms, write_norms
 
-NORMS = {"examples": 12, "radii": (0.02, 0.3)}
+NORMS = {"examples": 6, "radii": (0.02, 0.3)}
 
 
 @pytest.fixture(scope="session")
@@ -45,10 +45,10 @@ def plain_run(fitted_plain, tmp_path) -> Path:
     return Path(shutil.copytree(fitted_plain, tmp_path / "plain"))
 
 
-def add_numbers(folder: Path) -> Path:
+def add_numbers(folder: Path, attacks: tuple[str, ...]) -> Path:
     """What the commands norms and attack leave in a run folder."""
     write_norms(folder / "norms.json", run_norms(folder, **NORMS), folder, **NORMS)
-    asked = AttackSettings(str(folder), radii=(0.1, 0.5), attacks=("pgd", "fmn", "deformation"), examples=12)
+    asked = AttackSettings(str(folder), radii=(0.1, 0.5), attacks=attacks, examples=6)
     write_attack(folder, attack(asked, folder, progress=False), lambda panels, path: path.write_text("<svg/>"))
     return folder
 
@@ -56,13 +56,15 @@ def add_numbers(folder: Path) -> Path:
 @pytest.fixture(scope="session")
 def measured_digits(fitted_digits, tmp_path_factory) -> Path:
     """`fitted_digits` with numbers."""
-    return add_numbers(Path(shutil.copytree(fitted_digits, tmp_path_factory.mktemp("measured") / "run")))
+    return add_numbers(
+        Path(shutil.copytree(fitted_digits, tmp_path_factory.mktemp("measured") / "run")), ("pgd", "fmn", "deformation")
+    )
 
 
 @pytest.fixture(scope="session")
 def measured_plain(fitted_plain, tmp_path_factory) -> Path:
     """`fitted_plain` with numbers."""
-    return add_numbers(Path(shutil.copytree(fitted_plain, tmp_path_factory.mktemp("measured") / "plain")))
+    return add_numbers(Path(shutil.copytree(fitted_plain, tmp_path_factory.mktemp("measured") / "plain")), ("pgd",))
 
 
 @pytest.fixture

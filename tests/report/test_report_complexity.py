@@ -1,4 +1,4 @@
-"""The sections on complexity and attacks: true to their files, safe with any names, and absent where nothing is known."""
+"""The sections on complexity and attacks: true to their files, safe with any names, absent where nothing is known."""
 
 import json
 
@@ -78,7 +78,10 @@ def test_attacked_and_certified_accuracy_are_the_numbers(measured_digits, page):
     found = numbers(measured_digits)
     for k, radius in enumerate(found["radii"]):
         attacked, certified = found["attacked"][k], found["certified"][k]
-        words = [f"{100 * one['value']:.1f}% {100 * one['low']:.1f} to {100 * one['high']:.1f}" for one in (attacked, certified)]
+        words = [
+            f"{100 * one['value']:.1f}% {100 * one['low']:.1f} to {100 * one['high']:.1f}"
+            for one in (attacked, certified)
+        ]
         assert f"{radius:g} {words[0]} {words[1]} " in page.text
 
 
@@ -106,7 +109,10 @@ def test_plain_networks_are_bounded_from_above_by_layer(measured_plain, plain_pa
     for layer in above["layers"]:
         assert layer["place"] in plain_page.inside("code") or not layer["place"]
         if layer["operator_norm"]:
-            assert f"{quantity(layer['operator_norm'])} {quantity(layer['at_most'])} {quantity(layer['reshaped'])}" in plain_page.text
+            assert (
+                f"{quantity(layer['operator_norm'])} {quantity(layer['at_most'])} {quantity(layer['reshaped'])}"
+                in plain_page.text
+            )
     assert "no RKHS whose norm could be read off" in plain_page.text
     assert "The margin bound needs a norm in a kernel" in plain_page.text
 
@@ -150,7 +156,9 @@ def test_a_model_that_nothing_certifies(measured_run):
         found.update(certified=None, certified_curve=None, lipschitz_outputs=[None] * 10)
 
     change(measured_run, "norms.json", uncertain)
-    change(measured_run, "attack.json", lambda found: found["threats"][0].update(certified=None, not_certified="reasons"))
+    change(
+        measured_run, "attack.json", lambda found: found["threats"][0].update(certified=None, not_certified="reasons")
+    )
     page = read_page(write_report(measured_run))
     check_elements(page)
     assert "Nothing is certified: reasons." in page.text

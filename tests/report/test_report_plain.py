@@ -38,7 +38,9 @@ def test_the_page_is_whole_and_has_no_part_of_a_kernel_network(page):
     check_elements(page)
     check_self_contained(page)
     ids = [attributes.get("id") for _, attributes in page.elements]
-    assert {"model", "training", "classes", "mistakes", "filters", "complexity", "attacks", "cost", "origin"} <= set(ids)
+    assert {"model", "training", "classes", "mistakes", "filters", "complexity", "attacks", "cost", "origin"} <= set(
+        ids
+    )
     assert not {"lambda", "maps"} & set(ids)
     assert "κ" not in page.text
 

@@ -290,7 +290,7 @@ class ConvolutionNorms:
 
 def convolution_norms(
     layer: nn.Module,
-    space: tuple[int, ...] = (),
+    space: Sequence[int] = (),
     *,
     tolerance: float = 0.01,
     generator: int | torch.Generator = 0,
@@ -338,9 +338,9 @@ def convolution_norms(
         raise ValueError(f"layer: expected real and finite weights, got dtype {layer.weight.dtype}")
     if not isinstance(layer, nn.Linear):
         axes = layer.weight.ndim - 2
-        if not isinstance(space, tuple) or len(space) != axes or not all(map(is_count, space)):
+        if not isinstance(space, Sequence) or len(space) != axes or not all(map(is_count, space)):
             raise ValueError(f"space: expected {axes} positive whole numbers, got {space!r}")
-    convolution = Convolution.of(layer, space)
+    convolution = Convolution.of(layer, tuple(space))
     try:
         convolution(torch.zeros(1, *convolution.shape, dtype=torch.float64))
     except RuntimeError as error:

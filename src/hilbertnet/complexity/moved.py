@@ -24,6 +24,7 @@ from torch import Tensor
 from hilbertnet.architecture import Architecture
 from hilbertnet.architecture.operators import patch_scale, pooling_matrix
 from hilbertnet.protocols import Representation
+from hilbertnet.signals import is_count
 
 __all__ = ["Moved", "embedding_lipschitz", "lengths"]
 
@@ -62,6 +63,8 @@ def embedding_lipschitz(arch: Architecture | str, space: Sequence[int]) -> float
     arch = Architecture.parse(arch) if isinstance(arch, str) else arch
     if not isinstance(arch, Architecture):
         raise ValueError(f"arch: expected an Architecture or its text form, got {arch!r}")
+    if not isinstance(space, Sequence) or not all(map(is_count, space)):
+        raise ValueError(f"space: expected height and width, or (length,), in pixels, got {space!r}")
     constant, axes = 1.0, len(space)
     for layer, (patched, _) in zip(arch.layers, arch.shapes(tuple(space)), strict=True):
         # P'P multiplies a pixel by the number of its patches, at most all

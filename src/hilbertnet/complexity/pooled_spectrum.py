@@ -19,6 +19,7 @@ sections 3 and 4.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -169,7 +170,7 @@ def pooling_operator(layer: Layer, space: tuple[int, ...], conventions: Conventi
 
 
 def pooled_spectrum(
-    arch: Architecture | str, p: int, space: int | tuple[int, ...], degrees: int = 40, *, kind: str = "ckn"
+    arch: Architecture | str, p: int, space: int | Sequence[int], degrees: int = 40, *, kind: str = "ckn"
 ) -> PooledSpectrum:
     """The spectrum of a one-layer convolutional kernel for independent patches, uniform on the sphere.
 
@@ -196,12 +197,12 @@ def pooled_spectrum(
     arch = Architecture.parse(arch) if isinstance(arch, str) else arch
     if not isinstance(arch, Architecture) or len(arch.layers) != 1:
         raise ValueError(f"arch: expected an architecture of one layer, such as '1 arccos1 gauss2', got {str(arch)!r}")
-    space = (space,) if isinstance(space, int) else space
-    if not (isinstance(space, tuple) and 1 <= len(space) <= 2 and all(map(is_count, space))):
+    sides = tuple(space) if isinstance(space, Sequence) else (space,)
+    if not 1 <= len(sides) <= 2 or not all(map(is_count, sides)):
         raise ValueError(f"space: expected one or two whole numbers of positions, got {space!r}")
-    operator = pooling_operator(arch.layers[0], space, arch)
+    operator = pooling_operator(arch.layers[0], sides, arch)
     pooling = operator.T @ operator
     gains, vectors = np.linalg.eigh(pooling)
     gains = np.where(gains > 1e-13 * gains[-1], gains, 0.0)  # what rounding leaves of the directions that A drops
     spectrum = mercer(arch.layers[0].kernel, p, degrees, kind=kind)
-    return PooledSpectrum(spectrum, space, pooling, gains[::-1], vectors[:, ::-1])
+    return PooledSpectrum(spectrum, sides, pooling, gains[::-1], vectors[:, ::-1])

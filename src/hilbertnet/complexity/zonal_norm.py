@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +21,12 @@ from numpy.typing import NDArray
 from hilbertnet.complexity.decay import fit_decay, power_tail
 from hilbertnet.complexity.harmonics import as_degrees
 from hilbertnet.complexity.log_numbers import format_log, shown_rows
+from hilbertnet.complexity.real_numbers import real_numbers
 from hilbertnet.complexity.spectrum import Spectrum
 from hilbertnet.complexity.zonal import ZonalFunction
 from hilbertnet.text import columns
 
-__all__ = ["NormTable", "ZonalNorm", "norm_table", "zonal_norm"]
+__all__ = ["NormTable", "ZonalNorm", "harmonic_norm", "norm_table", "zonal_norm"]
 
 Array = NDArray[np.float64]
 
@@ -136,10 +138,49 @@ def zonal_norm(function: ZonalFunction, spectrum: Spectrum) -> ZonalNorm:
     return ZonalNorm(function, spectrum, spectrum.degrees, logs, last)
 
 
+def harmonic_norm(energies: Any, spectrum: Spectrum) -> float:
+    """The RKHS norm of any function on the sphere with finitely many degrees, ``sqrt(sum_k energies[k] / mu_k)``.
+
+    Parameters
+    ----------
+    energies
+        The squared L2 norm, for the uniform probability, of the part of f of each degree 0, 1, ..., shape (degrees,);
+        ``a_k^2 N(p, k)`` for a zonal function.
+    spectrum
+        All degrees from 0 to at least the last of these.
+
+    Returns
+    -------
+    float
+        Infinite where the kernel has no harmonics of a degree that f has, NaN where their eigenvalue is not known.
+
+    Raises
+    ------
+    ValueError
+        If an energy is negative or not finite, or a degree is missing from the spectrum.
+    """
+    _check_whole(spectrum)
+    found = real_numbers("energies", energies, least=0.0)
+    if len(found) > len(spectrum.degrees):
+        raise ValueError(
+            f"energies: expected at most {len(spectrum.degrees)} degrees, the spectrum's, got {len(found)}"
+        )
+    used = np.flatnonzero(found)
+    if spectrum.zero[used].any():
+        return math.inf
+    if not spectrum.resolved[used].all():
+        return math.nan
+    return float(np.sqrt(np.exp(np.log(found[used]) - spectrum.log_eigenvalues[used]).sum()))
+
+
 def check_zonal(function: ZonalFunction, spectrum: Spectrum) -> None:
     """Refuse what is no zonal function, and a spectrum that lacks degrees."""
     if not isinstance(function, ZonalFunction):
         raise ValueError(f"function: expected a ZonalFunction such as absolute_power(1), got {function!r}")
+    _check_whole(spectrum)
+
+
+def _check_whole(spectrum: Spectrum) -> None:
     if not isinstance(spectrum, Spectrum):
         raise ValueError(f"spectrum: expected a Spectrum, as mercer makes them, got {spectrum!r}")
     if len(spectrum.degrees) != spectrum.degrees[-1] + 1:

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hilbertnet.complexity.functions import untouched
 from hilbertnet.networks import PlainCNN, resnet, vgg
 from hilbertnet.networks.pieces import check_classes, convolution_layer, linear_layer, output_count
 from hilbertnet.signals import as_rng
 from hilbertnet.text import nearest
+from hilbertnet.training.objective import evaluating
 
 __all__ = [
     "MODELS",
@@ -138,15 +138,18 @@ def build_model(function: ModelFunction, shape: tuple[int, ...], classes: int, s
 
 
 @torch.no_grad()
-def check_outputs(module: nn.Module, x: Tensor, classes: int) -> None:
+def check_outputs(module: nn.Module, x: Tensor, classes: int, seed: int) -> None:
     """Refuse a network that does not give one logit for each class; two classes may have one.
+
+    Lazy layers get their weights here, drawn with the seed.
 
     Raises
     ------
     ValueError
         If the logits of `x`, shape (n, channels, *space), have another shape.
     """
-    with untouched(module):
+    with evaluating(module), torch.random.fork_rng():
+        torch.manual_seed(seed)
         found = module(x)
     if not isinstance(found, Tensor):
         raise ValueError(f"model: expected logits, a tensor, got {type(found).__name__}")

@@ -109,7 +109,9 @@ class RegularizedClassifier(ClassifierMixin, BaseEstimator):
     >>> from sklearn.datasets import load_digits
     >>> X, y = load_digits(return_X_y=True)
     >>> X = (X / 16).astype("float32")
-    >>> model = RegularizedClassifier(epochs=10, input_shape=(1, 8, 8), random_state=0).fit(X[:500], y[:500])
+    >>> model = RegularizedClassifier("cnn", "0.01*grad_l2 + sn(4)", epochs=10, batch_size=32, input_shape=(1, 8, 8))
+    >>> model.set_params(random_state=0).fit(X[:500], y[:500]).regularizer_.constraint[0].tau
+    4.0
     >>> bool(model.score(X[500:], y[500:]) > 0.8)
     True
     """
@@ -149,8 +151,6 @@ class RegularizedClassifier(ClassifierMixin, BaseEstimator):
         self.checkpoint = checkpoint
         self.progress = progress
 
-    # --- fit
-
     def fit(self, X: Any, y: Any) -> RegularizedClassifier:
         """Train the network.
 
@@ -180,7 +180,7 @@ class RegularizedClassifier(ClassifierMixin, BaseEstimator):
         weights_seed, training_seed, regularizer_seed, split_seed = self._seeds()
         module = self._build(signals, weights_seed)
         signals, labels = signals.to(tensor_of(module)), labels.to(tensor_of(module).device)
-        check_outputs(module, signals[:2], len(self.classes_))
+        check_outputs(module, signals[:2], len(self.classes_), weights_seed)
         data, held_out = self._split(signals, labels, split_seed)
         plain = classification_loss()
         bound = self.regularizer_.bind(data[0], regularizer_seed, objective=plain)
@@ -255,8 +255,6 @@ class RegularizedClassifier(ClassifierMixin, BaseEstimator):
         mask = folds[0]
         return (signals[~mask], labels[~mask]), (signals[mask], labels[mask])
 
-    # --- predict
-
     @torch.no_grad()
     def _logits(self, X: Any) -> Tensor:
         """Shape (n, outputs)."""
@@ -300,8 +298,6 @@ class RegularizedClassifier(ClassifierMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
         return tags
-
-    # --- save, load
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted network to one safetensors file, and what it was fitted with to its header.

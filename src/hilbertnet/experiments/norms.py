@@ -1,4 +1,4 @@
-"""What ``hilbertnet norms`` does: norms of a fitted run from below, exactly and from above, and what follows from them."""
+"""What ``hilbertnet norms`` does: norms of a run from below, exactly and from above, and what follows from them."""
 
 from __future__ import annotations
 

@@ -133,8 +133,10 @@ def look(model: CKNClassifier, pictures: Pictures) -> Look | None:
 
 
 def first_filters(model: CKNClassifier | RegularizedClassifier, seen: Look | None) -> dict[str, Any] | None:
-    """The filters of the first layer in one picture; ``None`` where they are no patches of pixels, or of one grey one."""
-    filters = plain.first_convolution(model) if isinstance(model, RegularizedClassifier) else _weights(model.network_, 0)
+    """The filters of the first layer in one picture; ``None`` where they are no patches, or of one grey pixel."""
+    filters = (
+        plain.first_convolution(model) if isinstance(model, RegularizedClassifier) else _weights(model.network_, 0)
+    )
     if filters is None or filters.ndim != 4 or filters.shape[1:] == (1, 1, 1):
         return None
     order = np.arange(len(filters)) if seen is None else seen.layers[0].by_use

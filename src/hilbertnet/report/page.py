@@ -180,9 +180,7 @@ def _figure(axes: Any) -> Any:
     return axes.figure
 
 
-def _classes(
-    run: RunFolder, record: Mapping[str, Any], model: CKNClassifier | RegularizedClassifier
-) -> dict[str, Any]:
+def _classes(run: RunFolder, record: Mapping[str, Any], model: CKNClassifier | RegularizedClassifier) -> dict[str, Any]:
     """Everything about single classes: the matrix as a plot, and the tables."""
     fitted = [str(label) for label in model.classes_]
     named = [str(name) for name in record.get("data", {}).get("classes", [])]

@@ -53,18 +53,17 @@ def first_convolution(model: RegularizedClassifier) -> NDArray | None:
     """Weights (filters, channels, height, width) of the first module with any, if it is a convolution of the pixels."""
     for _, module, _ in _calls(model):
         if parameter_count(module):
-            pixels = isinstance(module, nn.Conv2d) and module.groups == 1
-            if not pixels or module.in_channels != model.signal_shape_[0]:
+            if not isinstance(module, nn.Conv2d) or (module.groups, module.in_channels) != (1, model.signal_shape_[0]):
                 return None
-            weights: Tensor = module.weight.detach().double().cpu()  # type: ignore[union-attr]
-            return weights.numpy() if weights.shape[2:] != (1, 1) or weights.shape[1] > 1 else None
+            return module.weight.detach().double().cpu().numpy()
     return None
 
 
 @torch.no_grad()
 def _calls(model: RegularizedClassifier) -> list[tuple[str, nn.Module, tuple[int, ...]]]:
     """Modules without parts, with their names and the shape of what they gave out first."""
-    module, found = model.module_, {}
+    module: nn.Module = model.module_
+    found: dict[str, tuple[str, nn.Module, tuple[int, ...]]] = {}
     leaves = [(name, part) for name, part in module.named_modules() if not list(part.children())]
 
     def note(name: str, part: nn.Module) -> Any:

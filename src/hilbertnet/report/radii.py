@@ -67,7 +67,11 @@ def margin_panels(found: Mapping[str, Any], names: Mapping[str, str]) -> list[Pa
     rows = [*range(0, len(found["values"]) - 1, step), len(found["values"]) - 1]
     values, shares = [found["values"][row] for row in rows], [100 * found["shares"][row] for row in rows]
     share = "examples with at most it, %"
-    panels = [Panel("", "margin", share, (Curve("training examples", tuple(values), tuple(shares)),), log_y=False, log_x=False)]
+    panels = [
+        Panel(
+            "", "margin", share, (Curve("training examples", tuple(values), tuple(shares)),), log_y=False, log_x=False
+        )
+    ]
     positive = [(value, height) for value, height in zip(values, shares, strict=True) if value > 0]
     if positive and found["norms"]:
         margins, heights = zip(*positive, strict=True)
