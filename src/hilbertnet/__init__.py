@@ -18,9 +18,12 @@ if TYPE_CHECKING:
         ConvKernelRidge,
         ConvKernelRidgeClassifier,
         ConvKernelSVC,
+        RegularizedClassifier,
+        load_classifier,
     )
     from hilbertnet.kernels import ConvKernel
     from hilbertnet.networks import CKN
+    from hilbertnet.regularization import Regularizer
 
 __version__ = "0.1.0.dev0"
 
@@ -34,8 +37,11 @@ _HOMES = {
     "ConvKernelRidge": "estimators",
     "ConvKernelRidgeClassifier": "estimators",
     "ConvKernelSVC": "estimators",
+    "RegularizedClassifier": "estimators",
+    "load_classifier": "estimators",
     "ConvKernel": "kernels",
     "CKN": "networks",
+    "Regularizer": "regularization",
 }
 
 __all__ = [
@@ -49,7 +55,10 @@ __all__ = [
     "ConvKernelRidgeClassifier",
     "ConvKernelSVC",
     "Layer",
+    "RegularizedClassifier",
+    "Regularizer",
     "__version__",
+    "load_classifier",
     "preset",
 ]
 

@@ -140,7 +140,7 @@ def test_a_kernel_without_lipschitz_constant_is_bounded_by_its_distances(tmp_pat
         "digits", architecture="3 arccos0 - | 3 arccos1 gauss2", filters=(8, 8), train=100, patches=500
     )
     fit_run(settings, tmp_path / "run", progress=False)
-    steep = run_norms(tmp_path / "run", examples=10, radii=(0.1,))
+    steep = run_norms(tmp_path / "run", examples=3, radii=(0.1,))
     assert math.isinf(steep.exact.lipschitz)
     assert torch.isnan(steep.slopes).all()
     assert 0 < steep.below.best.value <= steep.below.exact
@@ -187,6 +187,22 @@ def test_a_network_that_cannot_be_listed_has_a_reason(plain_run, monkeypatch):
     assert "nothing, as model: torch.export cannot list" in str(unlisted)
     assert unlisted.attacked.certified is None
     assert unlisted.to_dict()["lipschitz_outputs"] == [None] * 10
+
+
+@pytest.mark.parametrize("model", ["ckn", "cnn"])
+def test_two_classes_have_one_decision_function(model, digits, tmp_path):
+    rows = np.flatnonzero((digits.y == 3) | (digits.y == 8))[:80]
+    np.savez(tmp_path / "two.npz", x=digits.x[rows], y=np.where(digits.y[rows] == 3, "three", "eight"))
+    more = {"filters": (8, 8), "patches": 300} if model == "ckn" else {"epochs": 3}
+    fit_run(FitSettings(str(tmp_path / "two.npz"), model=model, **more), tmp_path / "run", progress=False)
+    two = run_norms(tmp_path / "run", examples=4, radii=(0.1,))
+    assert two.outputs == ("three against eight",)
+    assert two.output == (0,)
+    assert 0 < float(two.slopes[0]) <= two.constant
+    assert two.below.best.value <= (two.constant if two.below.exact is None else two.below.exact)
+    assert two.attacked.certified[0].value <= two.attacked.accuracy[0].value
+    with pytest.raises(ValueError, match="output: expected one of the model's, got 'three'"):
+        run_norms(tmp_path / "run", examples=4, radii=(0.1,), output=["three"])
 
 
 # --- files

@@ -121,7 +121,7 @@ def test_the_device_is_a_setting(squares, tmp_path):
         ({"name": "cifar-feature"}, "did you mean 'cifar-features'"),
         (
             {"name": "random"},
-            "experiment: expected one of cifar-features, deformed-digits, .*, random-features, spectra",
+            "experiment: expected one of cifar-features, deformed-digits, .*, robust-curves, small-data, spectra",
         ),
         ({"scale": "papper"}, "did you mean 'paper'"),
         ({"only": ["ckn-64-257"]}, "only: expected some of ckn-64-256, .*did you mean 'ckn-64-256'"),

@@ -48,7 +48,7 @@ def plain_run(fitted_plain, tmp_path) -> Path:
 def add_numbers(folder: Path, attacks: tuple[str, ...]) -> Path:
     """What the commands norms and attack leave in a run folder."""
     write_norms(folder / "norms.json", run_norms(folder, **NORMS), folder, **NORMS)
-    asked = AttackSettings(str(folder), radii=(0.1, 0.5), attacks=attacks, examples=6)
+    asked = AttackSettings(str(folder), radii=(0.1, 0.5), attacks=attacks, shifts=(1.0,), examples=6)
     write_attack(folder, attack(asked, folder, progress=False), lambda panels, path: path.write_text("<svg/>"))
     return folder
 

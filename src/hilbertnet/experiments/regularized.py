@@ -16,15 +16,16 @@ from torch import Tensor, nn
 from hilbertnet.complexity.data_bounds import gradient_bound
 from hilbertnet.complexity.functions import batched
 from hilbertnet.complexity.norms_above import norm_bounds
-from hilbertnet.data import Dataset, load, partition
+from hilbertnet.data import Augmentation, Dataset, load, partition
 from hilbertnet.data.splits import subset
-from hilbertnet.networks import PlainCNN, mnist_net
+from hilbertnet.networks import PlainCNN, mnist_net, vgg
 from hilbertnet.networks.pieces import check_counts
 from hilbertnet.progress import Progress
 from hilbertnet.records import finite
 from hilbertnet.regularization import Regularizer
 from hilbertnet.regularization.regularizer import BoundRegularizer
 from hilbertnet.robustness import pgd
+from hilbertnet.text import nearest
 from hilbertnet.training import Data, Epoch, Recipe, classification_loss, train
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
 ATTACK = partial(pgd, steps=30, targets=3)
 """Of these networks: ascents of the margin from the image, and towards the three likeliest wrong classes."""
 
+_KINDS: dict[str, Callable[..., PlainCNN]] = {"mnist_net": mnist_net, "vgg": vgg}
 _TIMED = 15  # steps of each kind
 
 
@@ -111,11 +113,20 @@ class Network:
     Parameters
     ----------
     width, depth
-        See `hilbertnet.networks.mnist_net`.
+        See `hilbertnet.networks.mnist_net`, or `hilbertnet.networks.vgg`.
     epochs, batch_size, learning_rate
         Of the training.
     halved
         How often the learning rate is halved, at equal distances.
+    kind
+        ``"mnist_net"`` or ``"vgg"``.
+    augmentation
+        Text form of random changes of training images, or ``None``.
+
+    Raises
+    ------
+    ValueError
+        If there is no such kind of network.
     """
 
     width: int = 16
@@ -124,12 +135,18 @@ class Network:
     batch_size: int = 32
     learning_rate: float = 0.05
     halved: int = 6
+    kind: str = "mnist_net"
+    augmentation: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in _KINDS:
+            raise ValueError(f"network: expected {' or '.join(_KINDS)}, got {self.kind!r}{nearest(self.kind, _KINDS)}")
 
     def new(self, parts: Parts, seed: int) -> PlainCNN:
         """An untrained network, on the device of the data."""
         x = parts.train[0]
         mean, std = x.mean(dim=(0, 2, 3)).tolist(), x.std(dim=(0, 2, 3)).clamp(min=1e-6).tolist()
-        net = mnist_net(
+        net = _KINDS[self.kind](
             x.shape[1], parts.classes, width=self.width, depth=self.depth, size=x.shape[2], mean=mean, std=std,
             generator=seed,
         )  # fmt: skip
@@ -157,6 +174,7 @@ class Network:
             schedule=torch.optim.lr_scheduler.StepLR(optimizer, every, 0.5),
             objective=bound.objective, validation_objective=classification_loss(), penalty=bound.penalty,
             constraint=bound.constraint, progress=progress,
+            augment=None if self.augmentation is None else Augmentation.parse(self.augmentation),
         )  # fmt: skip
         return net, history
 

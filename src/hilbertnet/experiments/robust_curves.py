@@ -58,8 +58,8 @@ class CurveRun(Run):
         How many examples; the validation examples choose the epoch, by clean accuracy.
     seeds
         Of examples, weights and order.
-    width, depth, epochs, batch_size, learning_rate
-        See `hilbertnet.experiments.regularized.Network`.
+    network, width, depth, epochs, batch_size, learning_rate, augmentation
+        See `hilbertnet.experiments.regularized.Network`; `network` is its kind.
     radii
         Of l2 balls, increasing, in units of pixels in [0, 1].
     points
@@ -71,11 +71,13 @@ class CurveRun(Run):
     train: int = 300
     validation: int = 300
     seeds: tuple[int, ...] = (0, 1)
+    network: str = "mnist_net"
     width: int = 16
     depth: int = 2
     epochs: int = 30
     batch_size: int = 32
     learning_rate: float = 0.05
+    augmentation: str | None = None
     radii: tuple[float, ...] = (0.25, 0.5, 1.0)
     points: int = 200
 
@@ -103,7 +105,10 @@ class CurveRun(Run):
 
     def _one(self, text: str, seed: int) -> dict[str, Any]:
         parts = read_parts(self.data, self.train, self.validation, seed, self.device)
-        network = Network(self.width, self.depth, self.epochs, self.batch_size, self.learning_rate)
+        network = Network(
+            self.width, self.depth, self.epochs, self.batch_size, self.learning_rate, kind=self.network,
+            augmentation=self.augmentation,
+        )  # fmt: skip
         try:
             net, _ = network.fit(parts, text, seed)
         except DivergedError as error:
