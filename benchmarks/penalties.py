@@ -5,9 +5,9 @@
 A network is trained for a few epochs, with or without a penalty, on scikit-learn's digits, enlarged to 28 x 28 for
 `mnist_net` and to 32 x 32 for `vgg`, there in two random colours each. Then come steps without the optimizer's part
 (forward, loss, penalty, backward), one of each kind in turns, all in one run: the cost is the median over rounds of the
-ratio to the plain step of the same round, in processor time of one thread. The error is the mean over batches of
-|value - whole| / whole, where the whole is ``delta(1)``, the published objective, which ascends from every example for
-every logit, or ``grad``.
+ratio to the plain step of the same round, in processor time of one thread. The whole is ``delta(1)``, the published
+objective, which ascends from every example for every logit, or ``grad``: "missing" is what the mean value lacks of it,
+and, where logits are drawn, "spread" the standard deviation of a step's value, both relative to the whole.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -37,19 +38,20 @@ WHOLE = Delta(RADIUS)
 DELTA = [
     WHOLE,
     Delta(RADIUS, screen=16),
-    Delta(RADIUS, screen=8),
     Delta(RADIUS, screen=4),
-    Delta(RADIUS, steps=2, screen=4),
-    Delta(RADIUS, screen=8, layer=1),
-    Delta(RADIUS, steps=2, screen=8, layer=1),
-    Delta(RADIUS, steps=2, screen=4, layer=2),
-    Delta(RADIUS, steps=1, screen=4, layer=2),
-    Delta(RADIUS, steps=2, screen=4, layer=2, examples=64),
-    Delta(RADIUS, steps=2, screen=4, shortlist=32),
-    Delta(RADIUS, steps=2, screen=4, examples=32),
+    Delta(RADIUS, probe=2),
+    Delta(RADIUS, screen=32, probe=2),
+    Delta(RADIUS, screen=16, probe=2),
+    Delta(RADIUS, classes=1),
+    Delta(RADIUS, probe=2, classes=1),
+    Delta(RADIUS, probe=2, classes=2),
+    Delta(RADIUS, probe=2, classes=3),
+    Delta(RADIUS, screen=16, probe=2, classes=1),
+    Delta(RADIUS, screen=16, probe=2, classes=5),
 ]
-GRAD = [Grad(), Grad(shortlist=32), Grad(examples=32)]
+GRAD = [Grad(), Grad(classes=1), Grad(classes=3)]
 OTHERS = [GradL2(), GradL2(examples=32), GradL1(), Vat(RADIUS), Vat(RADIUS, examples=32)]
+DRAWS = 50
 
 
 def digits(model: str) -> tuple[Tensor, Tensor]:
@@ -105,31 +107,53 @@ def step(net: nn.Module, term: PenaltyTerm | None, x: Tensor, y: Tensor) -> Call
     return call
 
 
-def errors(net: nn.Module, terms: list[PenaltyTerm], batches: list[tuple[Tensor, Tensor]]) -> dict[str, float]:
-    """Mean relative errors of the values against those of the first term, which looks at everything."""
-    with torch.no_grad():
-        values = [[term.bind(x, 0)(net, x, y).item() for x, y in batches] for term in terms]
-    return {
-        str(term): statistics.mean(abs(a - b) / b for a, b in zip(found, values[0], strict=True))
-        for term, found in zip(terms, values, strict=True)
-    }
+class Error(NamedTuple):
+    """How far the values of a penalty are from those of the whole, relative to them.
+
+    Parameters
+    ----------
+    missing
+        What the mean over draws and batches lacks of the whole.
+    spread
+        Standard deviation over draws, of one step.
+    """
+
+    missing: float
+    spread: float
 
 
-def draw(rows: list[tuple[PenaltyTerm, float, float]], path: str) -> None:
-    """The curve: cost against error."""
+def errors(net: nn.Module, terms: list[PenaltyTerm], batches: list[tuple[Tensor, Tensor]]) -> dict[str, Error]:
+    """Of all terms, against the first one, which looks at everything. Draws of logits are taken one after the other."""
+    whole, found = [], {}
+    for term in terms:
+        bound, draws = term.bind(batches[0][0], 0), DRAWS if getattr(term, "classes", None) else 1
+        with torch.no_grad():
+            values = [[bound(net, x, y).item() for _ in range(draws)] for x, y in batches]
+        whole = whole or [one[0] for one in values]
+        shares = [[value / all_of_it for value in one] for one, all_of_it in zip(values, whole, strict=True)]
+        missing = 1 - statistics.mean(map(statistics.mean, shares))
+        found[str(term)] = Error(missing, statistics.mean(map(statistics.pstdev, shares)))
+    return found
+
+
+def draw(rows: list[tuple[PenaltyTerm, float, Error]], path: str) -> None:
+    """The curve: cost against error, those that draw logits with the spread of a step."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 5), layout="constrained")
+    figure = Figure(figsize=(8, 5), layout="constrained")
     ax = figure.subplots()
     for kind, marker in ((Delta, "o"), (Grad, "s")):
-        points = [(cost, 100 * error, str(term)) for term, cost, error in rows if isinstance(term, kind)]
-        ax.plot([cost for cost, _, _ in points], [error for _, error, _ in points], marker, label=kind.name)
-        for cost, error, text in points:
-            ax.annotate(text, (cost, error), fontsize=6, xytext=(3, 3), textcoords="offset points")
+        for drawn in (False, True):
+            points = [row for row in rows if isinstance(row[0], kind) and bool(row[2].spread) == drawn]
+            label = f"{kind.name}, logits drawn: spread of a step" if drawn else f"{kind.name}: what is missing"
+            errors = [100 * (error.spread if drawn else max(error.missing, 0.0)) for _, _, error in points]
+            ax.plot([cost for _, cost, _ in points], errors, marker, label=label, fillstyle="none" if drawn else "full")
+            for (term, cost, _), error in zip(points, errors, strict=True):
+                ax.annotate(str(term), (cost, error), fontsize=6, xytext=(3, 3), textcoords="offset points")
     ax.set_xscale("log")
     ax.set_xlabel("cost of a step, in plain steps")
-    ax.set_ylabel("mean error of the value, %")
-    ax.legend()
+    ax.set_ylabel("of the value, %")
+    ax.legend(fontsize=8)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150)
 
@@ -161,10 +185,10 @@ def main() -> None:
         f"{arguments.model}, width {arguments.width}, batches of {BATCH}, accuracy on the training data {accuracy:.3f}"
     )
     print(f"a plain step: {1e3 * statistics.median(times[0] for times in taken):.0f} ms\n")
-    table = [["penalty", "cost, plain steps", "error"], ["none", "1.0", ""]]
+    table = [["penalty", "cost, plain steps", "missing", "spread"], ["none", "1.0", "", ""]]
     for term, cost in zip(terms, costs, strict=True):
-        error = found.get(str(term))
-        table.append([str(term), f"{cost:.1f}", "" if error is None else f"{100 * error:.1f}%"])
+        error = found.get(str(term), ())
+        table.append([str(term), f"{cost:.1f}", *(f"{100 * value:.1f}%" for value in error)] + [""] * (2 - len(error)))
     print(columns(table))
     if arguments.out:
         rows = [(term, cost, found[str(term)]) for term, cost in zip(terms, costs, strict=True) if str(term) in found]

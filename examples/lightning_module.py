@@ -32,7 +32,7 @@ class RegularizedModule(lightning.LightningModule):
         """Logits."""
         return self.network(x)
 
-    def training_step(self, batch: Any, _: int) -> Tensor:
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The loss with its penalties."""
         loss, _ = self.regularizer(self.network, *batch)  # (2)
         return loss

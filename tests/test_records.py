@@ -57,6 +57,21 @@ def test_a_success_replaces_the_old_file(tmp_path):
     assert path.read_text() == "new"
 
 
+@pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
+def test_a_pipe_or_a_device_is_written_to_and_stays_what_it_is(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with atomic_path(path) as given:
+            given.write_text("whole")
+        assert os.read(reader, 100) == b"whole"
+    finally:
+        os.close(reader)
+    assert stat.S_ISFIFO(path.stat().st_mode)
+    assert names(tmp_path) == ["pipe"]
+
+
 @pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
 def test_permissions_are_those_of_any_new_file(tmp_path):
     (tmp_path / "plain").write_text("")

@@ -37,8 +37,14 @@ _PACKAGES = ("hilbertnet", "torch", "numpy", "scipy", "scikit-learn")
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary name beside `path`, renamed to `path` when the block ends well and removed when it does not."""
+    """A temporary name beside `path`, renamed to `path` when the block ends well and removed when it does not.
+
+    A device or a pipe, such as ``/dev/stdout``, is given as it is: a file in its place would be another thing.
+    """
     path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        yield path
+        return
     made = [folder for folder in path.parents if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")

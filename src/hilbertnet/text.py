@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import TypeVar
 
-__all__ = ["Call", "Scanner", "TextFormError", "columns", "format_number", "nearest", "parse_bytes"]
+__all__ = ["Call", "Scanner", "TextFormError", "check_word", "columns", "format_number", "nearest", "parse_bytes"]
 
 Step = TypeVar("Step")
 
@@ -24,7 +24,7 @@ _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 _INTEGER = re.compile(r"\d+(?![\d.])")
 _KEY = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)\s*=")
-_QUOTED = re.compile(r"'([^'\n]*)'")
+_QUOTED = re.compile(r"""'([^'\n]*)'|"([^"\n]*)\"""")
 
 
 class TextFormError(ValueError):
@@ -78,6 +78,18 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """``"; did you mean 'exp'?"`` for the known name nearest to `name`, or an empty string."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def check_word(name: str, value: object, known: Sequence[str]) -> None:
+    """Refuse a word that is not in `known`.
+
+    Raises
+    ------
+    ValueError
+        With the nearest one suggested; the message starts with `name`.
+    """
+    if value not in known:
+        raise ValueError(f"{name}: expected one of {', '.join(known)}, got {value!r}{nearest(str(value), known)}")
 
 
 @dataclass
@@ -168,7 +180,7 @@ class Scanner:
     def call(self, meaning: str, *, named: bool = False) -> Call:
         """Consume ``name`` or ``name(argument, ...)``; arguments are numbers or words.
 
-        With `named`, the last ones may come by name, ``name(1.0, screen=8)``, and a text in single quotes is a word.
+        With `named`, the last ones may come by name, ``name(1.0, screen=8)``, and a text in quotes is a word.
         """
         found = self.match(_WORD)
         if not found:

@@ -1,11 +1,14 @@
 """One clear error for each thing that can be wrong with a network trained with a regularizer."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from hilbertnet.estimators import RegularizedClassifier
+from hilbertnet.estimators import CKNClassifier, RegularizedClassifier
+from hilbertnet.robustness import ProbabilityWarning
 from hilbertnet.text import TextFormError
 from hilbertnet.training import DivergedError
 
@@ -76,21 +79,42 @@ def test_typos_in_the_regularizer_are_pointed_at(text, message, caret):
         ("cnm", "model: expected one of cnn, vgg, resnet, .*did you mean 'cnn'"),
         (3, "model: expected one of cnn, vgg, resnet"),
         (None, "model: expected one of cnn, vgg, resnet"),
-        ("no_such_package.nets:build", "model: 'no_such_package.nets:build' cannot be imported: .*PYTHONPATH"),
+        ("no_such_package.nets:build", "model: 'no_such_package.nets:build' cannot be imported: .*current folder, installed or on PYTHONPATH"),
         ("torch.nn:Linea", "model: 'torch.nn:Linea' cannot be imported"),
         ("torch:pi", "model: expected 'torch:pi' to be a function, got float"),
         ("vgg", "model: vgg takes square images of a multiple of 32 pixels, got 1 x 8 x 8"),
         ("resnet", "model: resnet takes square images"),
         (lambda shape, classes: 3, "model: expected a function that returns a torch module, got int"),
         (lambda shape, classes: nn.Flatten(), "model: expected a module with parameters to train"),
-        (with_outputs(1), r"model: expected 3 logits for each signal, as y has 3 classes; .* got \(2, 1\)"),
-        (with_outputs(4), r"model: expected 3 logits for each signal, as y has 3 classes; .* got \(2, 4\)"),
-        (with_outputs(3, 2), r"model: expected 3 logits .* got \(2, 3, 2\)"),
+        (with_outputs(1), r"model: expected 3 logits for each signal, as y has 3 classes; .* got \(12, 1\)"),
+        (with_outputs(4), r"model: expected 3 logits for each signal, as y has 3 classes; .* got \(12, 4\)"),
+        (with_outputs(3, 2), r"model: expected 3 logits .* got \(12, 3, 2\)"),
     ],
 )
 def test_models(model, message):
     with pytest.raises(ValueError, match=message):
         classifier(model).fit(X, Y)
+
+
+@pytest.mark.parametrize(("outputs", "last"), [(3, nn.Softmax(1)), (2, nn.Softmax(1)), (1, nn.Sigmoid())])
+def test_probabilities_are_warned_of_once(outputs, last):
+    def build(signal, classes):
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, outputs), last)
+
+    with pytest.warns(ProbabilityWarning, match="model: its outputs look like probabilities") as given:
+        classifier(build).fit(X, Y if outputs == 3 else Y % 2)
+    assert len(given) == 1
+    classifier(with_outputs(outputs)).fit(X, Y if outputs == 3 else Y % 2)  # warnings are errors
+
+
+@pytest.mark.parametrize("loss", ["pgd_l2(0.3)", "pgd_linf(0.1) + sn(2)", "trades(0.1)"])
+def test_preprocessed_images_are_in_no_box(loss):
+    settings = {"filters": (2,), "training": "supervised", "epochs": 1, "random_state": 0, "patches": 100}
+    model = CKNClassifier("3 exp(0.6) gauss2", regularizer=loss, preprocessing="contrast", **settings)
+    with pytest.raises(ValueError, match=r"^regularizer: .* keeps images in \[0, 1\].*; write '(.*clip=none.*)',") as found:
+        model.fit(X, Y)
+    text = re.search("'(.*)'", str(found.value))[1]
+    assert model.set_params(regularizer=text).fit(X, Y).history_
 
 
 def test_three_logits_for_two_classes():

@@ -375,6 +375,8 @@ def test_a_kernel_network_is_trained_with_a_regularizer(digits):
     loosest, tightest = (torch.linalg.svdvals(model.head_.weight)[0] for model in (free, tight))
     assert tightest < 0.3 * loosest
     assert len(tight.history_) == 3
+    # the last epoch, of all examples: none is selected before penalties have acted
+    assert {epoch.validation_accuracy for epoch in tight.history_} == {None}
     assert not any(parameter.requires_grad for parameter in tight.network_.parameters())
     # the head is the trained one, of the features as they are now
     images = torch.from_numpy(X).reshape(-1, 1, 8, 8)

@@ -14,6 +14,8 @@ from typer.testing import CliRunner
 from hilbertnet import ConvKernel
 from hilbertnet.cli import app
 from hilbertnet.deformations import Rotation, warp
+from hilbertnet.estimators import load_classifier
+from hilbertnet.experiments import FitSettings, fit_run
 from hilbertnet.experiments.stability import StabilitySettings, measure_stability, read_representation
 
 
@@ -77,9 +79,7 @@ def test_a_run_folder_stands_for_its_features(tmp_path, digits):
     out = tmp_path / "run"
     options = ["--filters", "8,16", "--train", "100", "--patches", "1000", "--preprocess", "contrast"]
     assert CliRunner().invoke(app, ["fit", "digits", *options, "--out", str(out)]).exit_code == 0
-    from hilbertnet.estimators import CKNClassifier
-
-    model = CKNClassifier.load(out / "model.safetensors")
+    model = load_classifier(out / "model.safetensors")
     x, y = torch.from_numpy(digits.x[:5]), torch.from_numpy(digits.x[5:10])
     features = [model.network_.encode(model.preprocessing_(part), progress=False) for part in (x, y)]
     expected = (features[0] - features[1]).norm(dim=1)
@@ -90,17 +90,33 @@ def test_a_run_folder_stands_for_its_features(tmp_path, digits):
         read_representation(str(tmp_path), (8, 8))
 
 
+def flat(shape, classes):
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, classes))
+
+
+@pytest.mark.parametrize("which", ["cnn", "linear"])
+def test_a_run_of_a_plain_network_stands_for_what_its_head_takes(which, tmp_path, digits, monkeypatch):
+    module = ModuleType("nets_of_mine")
+    module.linear = flat
+    monkeypatch.setitem(sys.modules, "nets_of_mine", module)
+    name = "cnn" if which == "cnn" else "nets_of_mine:linear"
+    fit_run(FitSettings("digits", model=name, train=60, epochs=1), tmp_path / "run", progress=False)
+    net = load_classifier(tmp_path / "run" / "model.safetensors").module_
+    x, y = torch.from_numpy(digits.x[:5]), torch.from_numpy(digits.x[5:10])
+    with torch.no_grad():
+        first, second = ((net.maps if which == "cnn" else net)(part).flatten(1) for part in (x, y))
+    found = read_representation(str(tmp_path / "run"), (8, 8)).distance(x, y)
+    torch.testing.assert_close(found.float(), (first - second).norm(dim=1))
+
+
 def test_a_module_of_the_users_own(monkeypatch):
     module = ModuleType("users_own")
     module.net = lambda: torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.ReLU())
-    module.pair = lambda: torch.nn.LSTM(8, 3)
-    module.broken = lambda needed: None
     monkeypatch.setitem(sys.modules, "users_own", module)
     done = run("digits", "--representation", "users_own:net", "--images", "10", "--draws", "1")
     assert done.exit_code == 0, done.output
-    for name in ("users_own:none", "users_own:broken", "users_absent:net"):
-        with pytest.raises(ValueError, match="cannot be imported and called without arguments"):
-            read_representation(name, (8, 8))
+    with pytest.raises(ValueError, match="representation: 'users_own:none' cannot be imported"):
+        read_representation("users_own:none", (8, 8))
 
 
 @pytest.mark.parametrize(

@@ -71,8 +71,7 @@ def bound(term, x, seed=0):
 # --- the values
 
 
-@pytest.mark.parametrize("shape", [(7, 2, 6, 6), (7, 3, 20), (7, 1, 28, 28)])
-@pytest.mark.parametrize("outputs", [1, 3])
+@pytest.mark.parametrize(("shape", "outputs"), [((7, 2, 6, 6), 3), ((7, 3, 12), 1), ((7, 1, 28, 28), 2)])
 def test_tau_is_the_largest_change_over_all_copies(shape, outputs):
     x = draw(*shape)
     model = smooth_net(math.prod(shape[1:]), outputs)
@@ -103,8 +102,7 @@ def test_tau_of_a_linear_model_under_translations_is_a_product():
     assert value.item() == pytest.approx(expected.item(), rel=1e-10)
 
 
-@pytest.mark.parametrize("shape", [(7, 2, 5, 6), (7, 3, 20), (7, 1, 28, 28)])
-@pytest.mark.parametrize("outputs", [1, 3])
+@pytest.mark.parametrize(("shape", "outputs"), [((7, 2, 5, 6), 3), ((7, 3, 12), 1), ((7, 1, 28, 28), 2)])
 def test_dtau_is_the_largest_derivative_along_tangents(shape, outputs):
     x = draw(*shape)
     model = smooth_net(math.prod(shape[1:]), outputs)
@@ -182,10 +180,8 @@ def test_which_deformations_fit():
         longest = displacement_norm(copies.fields)
         torch.testing.assert_close(longest, torch.full_like(longest, shape[-1] / 28))
     for name in FAMILIES:
-        value = bound(Tau(name, 0.1, images=2, variants=4), draw(4, 2, 12, 12))(
-            linear(288, 2), draw(4, 2, 12, 12), LABELS
-        )
-        assert value > 0
+        x = draw(4, 1, 9, 9)
+        assert bound(Tau(name, 0.1, images=2, variants=4), x)(linear(81, 2), x, LABELS) > 0
 
 
 def test_affine_deformations_have_many_sizes_and_all_directions():
@@ -218,16 +214,13 @@ def test_letters_are_known_from_signals():
 
 @pytest.mark.parametrize("term", [Tau(images=3, variants=4), DTau(images=3, tangents=3)])
 def test_gradients_in_the_parameters(term):
-    x = draw(4, 1, 10)
-    model = smooth_net(10, 2)
-    parameters = tuple(model.parameters())
+    x = draw(4, 1, 6)
+    model = smooth_net(6, 2)
+    parameters, wrapped = tuple(model.parameters()), _Wrapped(model, term, x)
 
     def penalty(*values):
-        return torch.func.functional_call(
-            _Wrapped(model, term, x),
-            {f"model.{n}": v for (n, _), v in zip(model.named_parameters(), values, strict=True)},
-            (),
-        )
+        named = {f"model.{n}": v for (n, _), v in zip(model.named_parameters(), values, strict=True)}
+        return torch.func.functional_call(wrapped, named, ())
 
     assert torch.autograd.gradcheck(penalty, parameters, rtol=1e-4, atol=1e-7)
 
@@ -237,10 +230,12 @@ class _Wrapped(nn.Module):
 
     def __init__(self, model, term, x):
         super().__init__()
-        self.model, self.term, self.x = model, term, x
+        self.model, self.penalty, self.x = model, bound(term, x), x
+        self.start = self.penalty.state_dict()
 
     def forward(self):
-        return bound(self.term, self.x)(self.model, self.x, LABELS)
+        self.penalty.load_state_dict(self.start)
+        return self.penalty(self.model, self.x, LABELS)
 
 
 @pytest.mark.parametrize("term", [Tau(images=3, variants=4), DTau(images=3, tangents=3)])
@@ -396,3 +391,6 @@ def test_bad_batches(term):
         penalty(linear(10, 2), x, LABELS + 1)
     with pytest.raises(ValueError, match="model: expected logits of shape"):
         penalty(nn.Identity(), x, LABELS)
+    for bad in (x[:0], x.long(), x.numpy()):
+        with pytest.raises(ValueError, match="x: expected a tensor of signals"):
+            penalty(linear(10, 2), bad, LABELS)

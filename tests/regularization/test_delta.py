@@ -166,9 +166,9 @@ def test_screening_ascends_from_the_steepest_examples_only():
 def test_cheaper_ways_find_at_most_the_whole(seed):
     model, x, y = network(), draw(12, 2, 6, 6), labels(12, 3)
     whole = evaluated(Delta(), model, x, y).item()
-    for term in (Delta(screen=1), Delta(shortlist=3), Delta(examples=3), Delta(screen=2, shortlist=4, examples=8)):
+    for term in (Delta(screen=1), Delta(probe=1), Delta(screen=4, probe=2)):
         assert 0 < evaluated(term, model, x, y, seed).item() <= whole * (1 + 1e-12)
-    same = Delta(screen=12, shortlist=12, examples=12)
+    same = Delta(screen=12, probe=12, classes=3)
     assert evaluated(same, model, x, y, seed).item() == pytest.approx(whole, rel=1e-12)
 
 
@@ -182,39 +182,24 @@ def test_screening_ascends_from_fewer_pairs():
     evaluated(Delta(steps=4, screen=2), model, x, y)
     assert sum(seen) == 16 + 4 * 3 * 2 + 2 * 3
     seen.clear()
-    evaluated(Delta(steps=4, screen=2, shortlist=8, chunk=2), model, x, y)
-    assert sum(seen) == 16 + 8 + 4 * 3 * 2 + 2 * 3
+    evaluated(Delta(steps=4, screen=5, probe=2, chunk=2), model, x, y)
+    assert sum(seen) == 16 + 3 * 5 + 4 * 3 * 2 + 2 * 3
     assert max(seen) == 16
 
 
-def test_screening_by_the_gradient_in_a_layer():
-    model, x, y = network(), draw(9, 2, 6, 6), labels(9, 2)
-    hidden = model[:4](x).detach().requires_grad_()
-    with torch.no_grad():
-        model[4].weight.mul_(torch.linspace(0.1, 2, 24).double())
-    deep = nn.Sequential(model, nn.Tanh(), nn.Linear(3, 2).double())
-    values, expected = deep[1:](model[4](hidden)), 0.0
-    for k in range(2):
-        (gradient,) = torch.autograd.grad(values[:, k].sum(), hidden, retain_graph=True)
-        steepest = gradient.norm(dim=1).topk(3).indices
-        expected += published(deep, x[steepest], 0.8, 4)[k][0] ** 2
-    found = evaluated(Delta(0.8, steps=4, screen=3, layer=1), deep, x, y)
-    assert found.item() == pytest.approx(expected, rel=1e-10)
-    assert not any(module._forward_pre_hooks for module in deep.modules())
-    # where all are kept it does not matter by what
-    whole, bare = evaluated(Delta(0.8, screen=9, layer=2), deep, x, y), evaluated(Delta(0.8), deep, x, y)
-    torch.testing.assert_close(whole, bare)
-
-
-def test_a_layer_that_is_not_there():
-    model, x, y = network(), draw(4, 2, 6, 6), labels(4, 3)
-    with pytest.raises(
-        ValueError, match="layer: expected one of the model's 2 convolutions and linear layers, .* got 2"
-    ):
-        evaluated(Delta(screen=2, layer=2), model, x, y)
-    assert not any(module._forward_pre_hooks for module in model.modules())
-    with pytest.raises(ValueError, match="layer: expected it with screen"):
-        Delta(layer=1)
+def test_probing_ascends_from_where_one_step_rises_most():
+    model, x, y = network(), draw(9, 2, 6, 6), labels(9, 3)
+    model[4].weight.data *= 5  # far from linear in the ball
+    variable = x.clone().requires_grad_()
+    values, expected = model(variable), 0.0
+    for k in range(3):
+        (gradient,) = torch.autograd.grad(values[:, k].sum(), variable, retain_graph=True)
+        unit = gradient / gradient.flatten(1).norm(dim=1)[:, None, None, None]
+        with torch.no_grad():
+            rise = model(x + 0.8 * unit)[:, k] - values[:, k]
+        best = rise.topk(2).indices
+        expected += published(model, x[best], 0.8, 5)[k][0] ** 2
+    assert evaluated(Delta(0.8, probe=2), model, x, y).item() == pytest.approx(expected, rel=1e-10)
 
 
 @pytest.mark.parametrize(
@@ -225,7 +210,7 @@ def test_a_layer_that_is_not_there():
         ({"radius": "one"}, "radius: expected a finite number above 0"),
         ({"steps": 0}, "steps: expected a whole number of at least 1, got 0"),
         ({"screen": 2.5}, "screen: expected a whole number of at least 1, got 2.5"),
-        ({"shortlist": -1}, "shortlist: expected a whole number of at least 1, got -1"),
+        ({"probe": -1}, "probe: expected a whole number of at least 1, got -1"),
         ({"chunk": None}, "chunk: expected a whole number of at least 1, got None"),
     ],
 )

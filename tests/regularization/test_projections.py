@@ -189,21 +189,21 @@ def test_a_second_operator_projection_changes_nothing():
 
 def test_operators_stay_at_the_bound_while_weights_move():
     model, constraint = network(), OperatorProjection(1.0, 0).bind(X, 0)
-    for _ in range(15):
+    for _ in range(4):
         with torch.no_grad():
             for layer in layers(model):
                 layer.weight += 0.02 * torch.randn_like(layer.weight)
         constraint.project_(model, 0)
-        np.testing.assert_array_less(grids(model), 1 + 1e-4)
+        np.testing.assert_array_less(grids(model), 1 + 1e-5)
 
 
 def test_a_large_convolution_against_certified_bounds():
     from hilbertnet.complexity.convolutions import convolution_norms
 
-    layer = nn.Conv2d(8, 16, 5, padding=2)
+    layer = nn.Conv2d(4, 8, 5, padding=2)
     layer.weight.data *= 9
-    OperatorProjection(1.0, 0).bind(torch.rand(1, 8, 24, 24), 0).project_(layer, 0)
-    norm = convolution_norms(layer, (24, 24), tolerance=1e-3).operator
+    OperatorProjection(1.0, 0).bind(torch.rand(1, 4, 16, 16), 0).project_(layer, 0)
+    norm = convolution_norms(layer, (16, 16), tolerance=1e-3).operator
     assert norm.value <= 1 + 1e-4
     assert norm.upper >= 1 - 1e-4
 

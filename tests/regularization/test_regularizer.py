@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -120,6 +120,7 @@ REGULARIZERS = st.builds(
 )
 
 
+@settings(max_examples=50)
 @given(REGULARIZERS)
 def test_the_text_form_reads_back(regularizer):
     again = Regularizer.parse(str(regularizer))
@@ -138,6 +139,7 @@ def test_what_a_text_says():
     assert (steps, type(steps)) == (7, int)
     assert Regularizer.parse("none") == Regularizer()
     assert Regularizer.parse("sn(1, radii='0.conv:2, 1:inf')").constraint[0].radii == "0.conv:2, 1:inf"
+    assert Regularizer.parse('tau("zoom(in)", 0.1)') == Regularizer.parse("tau('zoom(in)', 0.1)") == tau("zoom(in)", 0.1) * 1
 
 
 def test_python_sums_are_those_of_the_text():
@@ -221,6 +223,9 @@ def test_all_terms_are_as_the_table_says():
         assert name == term.name
         assert term.formula in table
         assert re.search(rf"^  {name}(\(|$)", table, re.MULTILINE)
+        explained = table.split(f"      {term.formula}\n")[1]
+        for field in dataclasses.fields(term):  # what each argument is
+            assert re.match(rf"( {{8,}}.*\n)* {{8}}(\w+, )*{field.name}(, \w+)*: \S", explained), field.name
         assert sum(issubclass(term, kind) for kind in (PenaltyTerm, LossTerm, ConstraintTerm)) == 1
         required = [1.0] * sum(field.default is dataclasses.MISSING for field in dataclasses.fields(term))
         made = term(*required)
@@ -261,8 +266,24 @@ def test_bad_calls():
     with pytest.raises(ValueError, match=r"^sn: a constraint has no weight"):
         2 * (WeightDecay() + SpectralProjection(1))
     for bad in (X.numpy(), X[:0], X.long(), X[0, 0]):
-        with pytest.raises(ValueError, match=r"^x_train: expected a floating-point tensor"):
+        with pytest.raises(ValueError, match=r"^x_train: expected a tensor of signals"):
             Regularizer.parse("sn(1)").bind(bad)
+        with pytest.raises(ValueError, match=r"^x: expected a tensor of signals"):
+            Regularizer.parse("sn(1)").bind(X)(network(), bad, Y)
+
+
+@pytest.mark.parametrize("text", ["none", "weight_decay", "sn_penalty", "sn(1)"])
+def test_labels_that_are_no_classes_of_the_model(text):
+    bound = Regularizer.parse(text).bind(X, 0)
+    for bad, got in ((Y + 1, "got 3"), (Y - 1, "got -1")):
+        with pytest.raises(ValueError, match=f"^y: expected numbers of classes from 0 to 2, {got}"):
+            bound(network(), X, bad)
+    with pytest.raises(ValueError, match=r"^y: expected numbers of classes from 0 to 1, got 2"):
+        bound(nn.Linear(5, 1), X, Y)  # three classes and one logit
+    with pytest.raises(ValueError, match=r"^y: expected 12 whole numbers of classes, got shape \(12,\), torch.float32"):
+        bound(network(), X, Y.float())
+    with pytest.raises(ValueError, match=r"^model: expected logits of shape"):
+        bound(nn.Identity(), X[:, :, None], Y)
 
 
 # --- bound
@@ -387,13 +408,15 @@ def test_the_state_of_another_is_refused():
         as_regularizer("sn(1)").bind(X, 0).load_state_dict(state)
     with pytest.raises(ValueError, match=r"^state: expected that of sn\(tau=1\), got something else"):
         as_regularizer("sn(1)").bind(X, 0).load_state_dict({"constraint": {}})
+    with pytest.raises(ValueError, match=r"^state: expected that of sn\(tau=1\), got something else"):
+        as_regularizer("sn(1)").bind(X, 0).load_state_dict({"constraint": {"terms": ["sn(tau=1)"], "states": []}})
 
 
 def test_generators_live_on_the_cpu():
     class Elsewhere(torch.Generator):
         device = torch.device("meta")
 
-    with pytest.raises(ValueError, match=r"^generator: expected a generator on the CPU, got one on meta"):
+    with pytest.raises(ValueError, match=r"^generator: expected one on the CPU, got one on meta"):
         as_regularizer("sn(1)").bind(X, Elsewhere())
 
 

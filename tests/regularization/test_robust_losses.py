@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from hilbertnet.regularization.robust_losses import PgdL2, PgdLinf, Trades, divergences
+from hilbertnet.losses import divergences
+from hilbertnet.regularization.robust_losses import PgdL2, PgdLinf, Trades
 from hilbertnet.regularization.steps import ball, fixed_steps
 from hilbertnet.robustness.threats import RadiusWarning
 from hilbertnet.states import load_state, save_state
@@ -77,6 +78,15 @@ def test_balls_hold_their_points(norm, box):
     else:
         torch.testing.assert_close(lengths, torch.full_like(lengths, 0.4))
     assert torch.equal(project(centre), centre)
+
+
+def test_a_centre_out_of_the_box_stays_where_it_is():
+    centre = torch.tensor([[-0.3, 0.5, 1.2]], dtype=torch.float64)
+    project = ball(centre, 0.4, "linf", (0.0, 1.0))
+    assert torch.equal(project(centre), centre)
+    far = torch.tensor([[-1.0, 1.0, -1.0], [1.0, -1.0, 2.0]], dtype=torch.float64)
+    expected = torch.tensor([[-0.3, 0.9, 0.8], [0.1, 0.1, 1.2]], dtype=torch.float64)
+    torch.testing.assert_close(project(far), expected)
 
 
 def test_steps_refuse_what_has_no_gradient():
@@ -332,7 +342,7 @@ def test_training_on_the_worst_case_makes_it_better():
     small = 0.5 + 0.05 * (2 * y - 1)
     x = torch.stack([large, *[small] * 40], 1).clamp(0, 1)
     worst = {}
-    for name, term in (("plain", None), ("robust", PgdLinf(0.1, step=0.05))):
+    for name, term in (("plain", None), ("robust", PgdLinf(0.1, 3, step=0.05))):
         torch.manual_seed(0)
         model = nn.Linear(41, 1)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
@@ -360,11 +370,11 @@ def test_the_text_form():
         (lambda: PgdL2(1.0, 0), "steps: expected a whole number of at least 1, got 0"),
         (lambda: PgdLinf(1.0, 2.5), "steps: expected a whole number"),
         (lambda: PgdLinf(1.0, step=-1), "step: expected a finite number above 0, got -1"),
-        (lambda: PgdL2(1.0, clip="units"), "clip: expected one of 'unit', 'none', got 'units'; did you mean 'unit'"),
+        (lambda: PgdL2(1.0, clip="units"), "clip: expected one of unit, none, got 'units'; did you mean 'unit'"),
         (lambda: PgdL2(1.0, loss="logistics"), "loss: expected one of .* did you mean 'logistic'"),
         (lambda: Trades(1.0, -1), "beta: expected a finite number of at least 0, got -1"),
-        (lambda: Trades(1.0, norm="l1"), "norm: expected one of 'linf', 'l2', got 'l1'"),
-        (lambda: PgdL2(1.0).bind(2 * draw(3, 4)), r"x_train: expected signals in \[0, 1\], in which pgd_l2 keeps them"),
+        (lambda: Trades(1.0, norm="l1"), "norm: expected one of linf, l2, got 'l1'"),
+        (lambda: PgdL2(1.0).bind(2 * draw(3, 4)), r"x_train: expected signals in \[0, 1\], in which they"),
         (lambda: Trades(1.0).bind(draw(3, 4) * math.nan), r"x_train: expected signals in \[0, 1\]"),
         (lambda: PgdL2(1.0).bind(torch.ones(3, 4, dtype=torch.uint8)), "x_train: expected a tensor of signals"),
     ],
@@ -390,3 +400,10 @@ def test_bad_batches(term):
         loss(linear(), x, LABELS.double())
     with pytest.raises(ValueError, match="model: expected logits of shape"):
         loss(nn.Unflatten(1, (2, 3)), x, LABELS)
+    for bad in (x[:0], x.long(), x[0, 0]):
+        with pytest.raises(ValueError, match="x: expected a tensor of signals"):
+            loss(linear(), bad, LABELS)
+    # preprocessed after all: clipped, they would be moved out of the ball
+    with pytest.raises(ValueError, match=r"x: expected signals in \[0, 1\], .* numbers from -.* use clip=none"):
+        loss(linear(), x - 0.5, LABELS)
+    loss(linear(), x * (1 + 1e-5), LABELS)  # rounding, of augmentations

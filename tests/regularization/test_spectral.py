@@ -97,7 +97,7 @@ def test_layers_add_up_and_the_last_one_counts():
 def test_iterations_are_those_of_a_hand_written_loop_and_go_on_where_they_ended():
     layer = nn.Linear(9, 7).double()
     penalty, w = bound(SpectralPenalty(2), 3), layer.weight.detach()
-    u = torch.randn(7, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    u = torch.randn(7, dtype=torch.float64, generator=bound(SpectralPenalty(2), 3).rng)
     for _ in range(4):
         for _ in range(2):
             v = nn.functional.normalize(w.T @ u, dim=0)
@@ -275,6 +275,14 @@ def test_the_state_goes_through_a_file(tmp_path):
     assert bound(WeightDecay()).state_dict() == {}
 
 
+def test_the_callers_generator_is_not_drawn_from_later():
+    shared = torch.Generator().manual_seed(0)
+    penalty = SpectralPenalty().bind(X, shared)
+    state = shared.get_state()
+    penalty(network(), X, Y)
+    assert torch.equal(shared.get_state(), state)
+
+
 def test_the_seed_decides():
     model = network()
     assert torch.equal(bound(SpectralPenalty(), 1)(model, X, Y), bound(SpectralPenalty(), 1)(model, X, Y))
@@ -306,5 +314,9 @@ def test_bad_input():
         bound(SpectralPenalty())(nn.Sequential(hooked), X, Y)
     with pytest.raises(ValueError, match=r"^state: expected"):
         bound(SpectralPenalty()).load_state_dict({"u": 1})
+    penalty = bound(SpectralPenalty())
+    for bad in ({"vectors": 3, "generator": penalty.rng.get_state()}, {"vectors": {}, "generator": 3}):
+        with pytest.raises(ValueError, match=r"^state: expected"):
+            penalty.load_state_dict(bad)
     with pytest.raises(ValueError, match=r"^state: expected none"):
         bound(WeightDecay()).load_state_dict({"u": 1})

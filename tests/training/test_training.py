@@ -80,9 +80,10 @@ class Noise:
         self.generator.set_state(state["generator"])
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("stopped", [1, 3, 5])
+@pytest.mark.parametrize(
+    ("optimizer", "schedule", "stopped"),
+    [("sgd", "none", 1), ("adam", "step", 2), ("adamw", "cosine", 3), ("rmsprop", "warm", 3), ("sgd", "warm", 1)],
+)
 def test_interrupted_and_resumed_equals_uninterrupted(optimizer, schedule, stopped, tmp_path):
     def run(checkpoint=None, progress=False):
         model = network(dropout=0.3, norm=True)
@@ -92,7 +93,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(optimizer, schedule, stopp
             blobs(),
             blobs(seed=1),
             steps,
-            Recipe(6, 32, seed=3, clip=1.0),
+            Recipe(4, 32, seed=3, clip=1.0),
             schedule=SCHEDULES[schedule](steps),
             penalty=Noise(),
             augment=lambda x, generator: x + 0.1 * torch.randn(x.shape, generator=generator),
@@ -312,12 +313,16 @@ def test_a_checkpoint_of_another_training_is_refused(change, word, tmp_path):
         ({"batch_size": 0}, "batch_size"),
         ({"clip": -1.0}, "clip"),
         ({"clip": float("nan")}, "clip"),
+        ({"clip": "1"}, "clip"),
         ({"patience": 0}, "patience"),
-        ({"precision": "int8"}, "precision"),
+        ({"epochs": 2.5}, "epochs"),
+        ({"batch_size": "32"}, "batch_size"),
+        ({"evaluate_every": True}, "evaluate_every"),
+        ({"precision": "float61"}, r"precision: .*did you mean 'float16'\?"),
     ],
 )
 def test_a_bad_recipe_is_refused(settings, word):
-    with pytest.raises(ValueError, match=word):
+    with pytest.raises(ValueError, match=f"^{word}"):
         Recipe(**{"epochs": 1, **settings})
 
 

@@ -72,18 +72,17 @@ def bits(model):
 def fit(parts, checkpoint=None, progress=False, settings=None):
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), 0.2, momentum=0.9)
-    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [2, 4], gamma=0.5)
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [1, 2], gamma=0.5)
     train(
-        model, blobs(), blobs(seed=1), optimizer, Recipe(5, 16, seed=3), schedule=schedule,
+        model, blobs(), blobs(seed=1), optimizer, Recipe(3, 32, seed=3), schedule=schedule,
         validation_objective=classification_loss(), checkpoint=checkpoint, progress=progress, settings=settings,
         **parts,
     )  # fmt: skip
     return bits(model)
 
 
-@pytest.mark.parametrize("stopped", [1, 4])
 @pytest.mark.parametrize("text", [None, "0.05*sn_penalty(iterations=1) + 0.01*weight_decay + sn(1.5)"])
-def test_killed_and_resumed_gives_the_same_bits(text, stopped, tmp_path):
+def test_killed_and_resumed_gives_the_same_bits(text, tmp_path):
     def parts():
         if text is None:
             return {"objective": NoisyLoss(1), "penalty": NoisyPenalty(2), "constraint": Shrinking(3)}
@@ -94,12 +93,30 @@ def test_killed_and_resumed_gives_the_same_bits(text, stopped, tmp_path):
     assert all(torch.equal(value, fit(parts())[name]) for name, value in whole.items())
     file = tmp_path / "training"
     with pytest.raises(Stop):
-        fit(parts(), file, stop_after(stopped))
+        fit(parts(), file, stop_after(2))
     with pytest.raises(ValueError, match="checkpoint: .*other parts"):
         fit({}, file)
     resumed = fit(parts(), file)
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
     assert not file.exists()
+
+
+def test_a_penalty_that_keeps_nothing_may_be_a_function(tmp_path):
+    def decay(model, x, y, logits=None):
+        return 1e-3 * model[1].weight.square().sum()
+
+    whole = fit({"penalty": decay})
+    with pytest.raises(Stop):
+        fit({"penalty": decay}, tmp_path / "training", stop_after(1))
+    resumed = fit({"penalty": decay}, tmp_path / "training")
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_labels_that_the_model_has_no_logit_for(outputs):
+    model = nn.Linear(5, outputs)
+    with pytest.raises(ValueError, match="^y: expected numbers of classes from 0 to 1, got 2"):
+        train(model, blobs(), None, torch.optim.SGD(model.parameters(), 0.1), Recipe(1), progress=False)
 
 
 def test_settings_of_ones_own_are_compared(tmp_path):
@@ -147,3 +164,35 @@ def test_one_logit_may_come_without_its_axis():
     for model in (without, whole):
         train(model, (x, y), (x, y), torch.optim.SGD(model.parameters(), 0.1), Recipe(2), progress=False)
     assert torch.equal(flat.weight, whole.weight)
+
+
+def test_whichever_epoch_is_the_best_it_is_validated_and_left_in_the_last_set():
+    bound = Regularizer.parse("sn(0.3)").bind(blobs()[0], 0)
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), 0.5)
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [1], gamma=1e-9)  # nothing is learned after an epoch
+    history = train(
+        model, blobs(), blobs(seed=1), optimizer, Recipe(6, 16), schedule=schedule, constraint=bound.constraint,
+        progress=False,
+    )  # fmt: skip
+    first, last = (bound.regularizer.constraint[0].radius(epoch) for epoch in (0, 5))
+    assert last < 0.5 * first
+    norms = [float(torch.linalg.matrix_norm(model[i].weight.detach(), 2)) for i in (1, 4)]
+    assert max(norms) == pytest.approx(last, rel=1e-5), "a test of nothing: the set is too large"
+    best = max(history, key=lambda epoch: (epoch.validation_accuracy, -epoch.validation_loss))
+    assert evaluate(model, blobs(seed=1)) == (best.validation_loss, best.validation_accuracy)
+
+
+def test_validation_does_not_change_what_is_learned_under_a_constraint_that_comes_down():
+    found = []
+    for validation in (None, blobs(seed=1)):
+        model, states = network(), []
+        bound = Regularizer.parse("sn(0.3)").bind(blobs()[0], 0)
+        train(
+            model, blobs(), validation, torch.optim.SGD(model.parameters(), 0.2, momentum=0.9), Recipe(4, 16),
+            constraint=bound.constraint, before_epoch=lambda net, _, states=states: states.append(bits(net)),
+            progress=False,
+        )  # fmt: skip
+        found.append(states)
+    for one, other in zip(*found, strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in one)

@@ -98,7 +98,9 @@ def fit(
     learning_rate: Annotated[
         float | None, typer.Option(help="Of supervised training, at first. Default: 0.03; other models: 0.05.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Of supervised training.")] = 128,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Of supervised training. Default: 128; other models: 32.")
+    ] = None,
     augment: Annotated[
         str | None, typer.Option(help="Random changes of images in supervised training, such as 'crop(4) | flip'.")
     ] = None,

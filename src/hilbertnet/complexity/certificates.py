@@ -26,17 +26,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hilbertnet.complexity.functions import read_labels
+from hilbertnet.complexity.functions import ROUNDING
 from hilbertnet.complexity.margins import margins
+from hilbertnet.complexity.real_numbers import real_number, real_numbers
+from hilbertnet.losses import read_labels
 from hilbertnet.metrics import Interval, accuracy_interval
-from hilbertnet.signals import is_count
 from hilbertnet.text import columns, nearest
+
+if TYPE_CHECKING:
+    from hilbertnet.complexity.norms_above import NormBounds
 
 __all__ = ["Certificates", "LipschitzConstants", "certified_radii", "read_radii"]
 
@@ -46,7 +50,7 @@ _FORMS = {"logit": "per logit", "vector": "logit vector", "difference": "differe
 
 @dataclass(frozen=True)
 class LipschitzConstants:
-    """Lipschitz constants, in l2, of a classifier from signals to logits; those that are not known are ``None``.
+    """Lipschitz constants, in l2 unless said otherwise, of a classifier from signals to logits; those that are not known are ``None``.
 
     Parameters
     ----------
@@ -81,6 +85,26 @@ class LipschitzConstants:
                 expected = what or "a square matrix"
                 raise ValueError(f"{name}: expected {expected}, of at least 0, got {value!r}")
             object.__setattr__(self, name, float(found) if name == "vector" else found)
+
+    @classmethod
+    def from_layers(cls, bounds: NormBounds, *, pixels: int | None = None) -> LipschitzConstants:
+        """All constants of a network by the operator norms of its layers.
+
+        Parameters
+        ----------
+        bounds
+            Of `hilbertnet.complexity.norms_above.norm_bounds`.
+        pixels
+            For constants in l_inf: how many numbers a signal has. A perturbation of at most r in each of d is one of at
+            most ``r sqrt(d)`` in l2; the path norm may be less.
+        """
+        pairs = bounds.lipschitz_differences if len(bounds.lipschitz_outputs) > 1 else None
+        found = cls(bounds.lipschitz_outputs, bounds.lipschitz.value, pairs)
+        if pixels is None:
+            return found
+        found = found.times(math.sqrt(pixels))
+        assert isinstance(found.logit, Tensor)
+        return cls(found.logit.clamp(max=bounds.lipschitz_sup.value), found.vector, found.difference)
 
     @classmethod
     def from_products(cls, products: Float[Tensor, "outputs outputs"], lipschitz: float = 1.0) -> LipschitzConstants:
@@ -119,6 +143,12 @@ class LipschitzConstants:
         largest = math.sqrt(max(float(values[-1]), 0.0))
         return cls(_scaled(squares.sqrt(), lipschitz), float(_scaled(torch.tensor(largest), lipschitz)),
                    _scaled(apart.sqrt(), lipschitz))  # fmt: skip
+
+    def times(self, factor: float) -> LipschitzConstants:
+        """In units of signals that are longer by a factor, such as ``sqrt(d)`` for those of l_inf on d pixels."""
+        checked = real_number("factor", factor, above=0.0)
+        scaled = (None if value is None else value * checked for value in (self.logit, self.vector, self.difference))
+        return LipschitzConstants(*scaled)
 
 
 def _scaled(values: Tensor, factor: float) -> Tensor:
@@ -196,9 +226,16 @@ def _number(value: float) -> str:
 
 
 def certified_radii(
-    scores: Float[Tensor, "n outputs"], y: Any, constants: LipschitzConstants, *, unit: str = "l2"
+    scores: Float[Tensor, "n outputs"],
+    y: Any,
+    constants: LipschitzConstants,
+    *,
+    unit: str = "l2",
+    rounding: float | None = None,
 ) -> Certificates:
     """Certified radii of examples, in every form whose constants are given.
+
+    They hold for the model as it is computed: gaps between logits count less what rounding may have done to them.
 
     Parameters
     ----------
@@ -210,11 +247,14 @@ def certified_radii(
         Of the classifier.
     unit
         What distances of signals are measured in, for tables.
+    rounding
+        What rounding does to a logit at most, near the examples too; default 16 units of its own precision. Inner
+        layers add to it where their numbers are large and cancel.
 
     Raises
     ------
     ValueError
-        If shapes do not fit, or a label is out of range.
+        If shapes do not fit, a label is out of range, or `rounding` is no number of at least 0.
 
     Examples
     --------
@@ -228,6 +268,9 @@ def certified_radii(
     """
     found = margins(scores.detach() if isinstance(scores, Tensor) else scores, y).double().cpu()
     values, count = scores.detach().double().cpu(), scores.shape[1]
+    lost = ROUNDING * torch.finfo(scores.dtype).eps * values.abs()
+    if rounding is not None:
+        lost = torch.full_like(values, real_number("rounding", rounding, least=0.0))
     labels = read_labels(y, len(values), count, values.device)
     _check_count(constants, count)
     radii: dict[str, Tensor] = {}
@@ -236,12 +279,13 @@ def certified_radii(
             value = getattr(constants, name)
             if value is not None:
                 constant = torch.as_tensor(value, dtype=torch.float64).reshape(())
-                radius = _over(found, constant)
+                radius = _over(found - lost[:, 0], constant)
                 radii["one logit"] = torch.maximum(radii["one logit"], radius) if radii else radius
         if not radii:
             raise ValueError("constants: expected logit or vector for one output, whose differences say nothing")
         return Certificates(radii, found, unit)
     gaps = values.gather(1, labels[:, None]) - values
+    gaps = gaps - lost.gather(1, labels[:, None]) - lost
     for name, form in _FORMS.items():
         value = getattr(constants, name)
         if value is not None:
@@ -276,16 +320,12 @@ def _check_count(constants: LipschitzConstants, count: int) -> None:
         raise ValueError(f"constants: expected difference of shape ({count}, {count}), got {tuple(difference.shape)}")
 
 
-def read_radii(radii: Sequence[float]) -> list[float]:
-    """Radii as increasing numbers.
+def read_radii(radii: Any) -> list[float]:
+    """Radii, in a list, array or tensor, as increasing numbers.
 
     Raises
     ------
     ValueError
         If there are none, or one is negative, infinite or no number.
     """
-    found = list(radii) if isinstance(radii, Sequence) and not isinstance(radii, str) else []
-    good = [isinstance(r, int | float) and not isinstance(r, bool) and 0 <= r < math.inf for r in found]
-    if not is_count(len(found)) or not all(good):
-        raise ValueError(f"radii: expected finite numbers of at least 0, got {radii!r}")
-    return sorted(map(float, found))
+    return sorted(real_numbers("radii", radii, least=0.0).tolist())

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
+from hilbertnet.losses import read_labels
 from hilbertnet.protocols import Representation
 from hilbertnet.signals import as_signals, check_same_space, is_count
 from hilbertnet.training.objective import evaluating
@@ -144,24 +145,6 @@ def read_signals(x: Any) -> Float[Tensor, "n ..."]:
     """
     signals = as_signals(x, "x").detach()
     return signals.squeeze(-1) if np.ndim(x) == 2 else signals
-
-
-def read_labels(y: Any, n: int, count: int, device: torch.device | None = None) -> Int[Tensor, " n"]:
-    """Numbers of classes, one for each of `n` examples, below `count`; one output tells two classes apart.
-
-    Raises
-    ------
-    ValueError
-        If they are not of this form.
-    """
-    labels = y if isinstance(y, Tensor) else torch.as_tensor(y)
-    if labels.shape != (n,) or labels.is_floating_point() or labels.is_complex():
-        raise ValueError(f"y: expected {n} whole numbers of classes, got shape {tuple(labels.shape)}, {labels.dtype}")
-    labels, classes = labels.to(device or labels.device, torch.int64), max(count, 2)
-    bad = (labels < 0) | (labels >= classes)
-    if bad.any():
-        raise ValueError(f"y: expected numbers of classes from 0 to {classes - 1}, got {int(labels[bad][0])}")
-    return labels
 
 
 class KernelMachine(nn.Module):

@@ -21,7 +21,7 @@ def real_number(name: str, value: Any, *, least: float = -math.inf, above: float
     ValueError
         If it is not; the message starts with `name`.
     """
-    real = isinstance(value, int | float | np.floating) and not isinstance(value, bool)
+    real = isinstance(value, int | float | np.floating | np.integer) and not isinstance(value, bool)
     if not real or not math.isfinite(value) or value < least or value <= above:
         raise ValueError(f"{name}: expected a finite number{_range(least, above)}, got {value!r}")
     return float(value)

@@ -26,6 +26,7 @@ from hilbertnet.estimators.inputs import (
     labels_like_input,
     like_input,
     read_labels,
+    read_regularizer,
 )
 from hilbertnet.losses import LOSSES, Loss
 from hilbertnet.networks import CKN
@@ -33,7 +34,7 @@ from hilbertnet.networks.inverse_root import Regularization
 from hilbertnet.networks.supervised import CKNNet, train_supervised
 from hilbertnet.progress import Progress, Stopwatch
 from hilbertnet.records import digest, load_tensors, save_tensors
-from hilbertnet.regularization.regularizer import Regularizer, as_regularizer
+from hilbertnet.regularization.regularizer import Regularizer
 from hilbertnet.solvers.linear import (
     LAMBDAS,
     Eigenbasis,
@@ -52,6 +53,7 @@ __all__ = ["CKNClassifier"]
 Training = Literal["unsupervised", "supervised"]
 TRAINING: tuple[Training, ...] = ("unsupervised", "supervised")
 _CLIP = 1.0  # of supervised training: heads of small lambda have large weights, and so have gradients of filters
+_START = 1e-3
 _NOT_KEPT = ("checkpoint", "progress")  # parameters that change nothing of what is learned
 
 
@@ -94,8 +96,8 @@ device, progress
         Random changes of images in supervised training, such as ``"crop(4) | flip"``.
     regularizer : Regularizer, str or None
         Of supervised training, such as ``"delta(0.5)"``; it sees preprocessed images. An exact head knows no penalties,
-        so with one the head is fitted exactly only at the start, then trained with the filters, and kept as it was
-        after the best epoch.
+        so with one the head is fitted exactly at the start only, then trained with the filters, on all training data,
+        and the last epoch is kept: an early one, before penalties and constraints have acted, may well validate best.
 
     Attributes
     ----------
@@ -191,7 +193,7 @@ device, progress
             raise ValueError("requires y to be passed, but the target y is None")
         if self.training not in TRAINING:
             raise ValueError(f"training: expected one of {', '.join(TRAINING)}, got {self.training!r}")
-        regularizer = as_regularizer(self.regularizer)
+        regularizer = read_regularizer(self.regularizer, self.preprocessing)
         if regularizer.terms and self.training != "supervised":
             raise ValueError(f"regularizer: only for training='supervised', got {str(regularizer)!r}")
         self.classes_, labels = read_labels(y)
@@ -202,13 +204,16 @@ device, progress
             raise ValueError(f"y: expected {len(signals)} labels, as many as signals in X, got {len(labels)}")
         clock.lap("filters")
         self.history_: list[Epoch] = []
+        # an epoch is selected on one held-out set, which lambda is then chosen on too
+        selects = self.training == "supervised" and not regularizer.terms
+        share = 0.2 if selects and self.validation is None else self.validation
         # a stream of its own: the folds are the same whether the filters were learned now or before
-        folds = validation_folds(labels, self._validation(), self._generator())
+        folds = validation_folds(labels, share, self._generator())
         self._fit_head(signals, labels, lambdas, folds, unfinished, clock)
         if self.training == "supervised":
-            self._train(signals, labels, folds[0], regularizer)
+            self._train(signals, labels, folds[0] if selects else None, regularizer)
             clock.lap("training")
-            if not regularizer.terms:
+            if selects:
                 # the other folds, if there are, have trained the filters and could not judge them
                 self._fit_head(signals, labels, lambdas, folds[:1], None, clock)
         self.seconds_ = clock.laps
@@ -216,28 +221,27 @@ device, progress
             unfinished.remove()
         return self
 
-    def _validation(self) -> int | float | None:
-        """Supervised training selects its epoch on one held-out set, which lambda is then chosen on too."""
-        return 0.2 if self.training == "supervised" and self.validation is None else self.validation
-
-    def _train(self, signals: Tensor, labels: Tensor, held_out: Tensor, regularizer: Regularizer) -> None:
+    def _train(self, signals: Tensor, labels: Tensor, held_out: Tensor | None, regularizer: Regularizer) -> None:
         """Train ``network_`` (with a regularizer also ``head_``) on what is not held out, with its lambda so far."""
         space, device = tuple(signals.shape[2:]), signals.device
         augment = None if self.augmentation is None else Augmentation.parse(str(self.augmentation))
         generator = self._generator()
         seed = int(torch.randint(2**31, (), generator=generator))
-        mask, labels = held_out.to(device), labels.to(device)
-        net, data = CKNNet(self.network_, space, len(self.classes_)), (signals[~mask], labels[~mask])
+        net, labels = CKNNet(self.network_, space, len(self.classes_)), labels.to(device)
+        data, validation = (signals, labels), None
+        if held_out is not None:
+            mask = held_out.to(device)
+            data, validation = (signals[~mask], labels[~mask]), (signals[mask], labels[mask])
         bound: dict[str, Any] = {}
         if regularizer.terms:
-            net.refit_(*data, self.loss, self.alpha_)
+            net.refit_(*data, self.loss, max(self.alpha_, _START))
             regularizer_seed = int(torch.randint(2**31, (), generator=generator))
             plain = classification_loss(self.loss)
             bound = {"refit": False, "regularizer": regularizer.bind(data[0], regularizer_seed, objective=plain)}
         self.history_ = train_supervised(
             net,
             data,
-            (signals[mask], labels[mask]),
+            validation,
             Recipe(self.epochs, self.batch_size, seed, clip=_CLIP),
             loss=self.loss,
             lam=self.alpha_,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from sklearn.utils.validation import check_array, column_or_1d, validate_data
 from torch import Tensor
 
 from hilbertnet.data import Preprocessing
+from hilbertnet.regularization.regularizer import Regularizer, as_regularizer
 from hilbertnet.signals import as_signals
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "like_input",
     "read_labels",
     "read_preprocessing",
+    "read_regularizer",
     "read_signals",
 ]
 
@@ -117,6 +120,24 @@ def read_preprocessing(preprocessing: Any) -> Preprocessing | None:
             f"got {preprocessing!r}"
         )
     return Preprocessing.parse(str(preprocessing))
+
+
+def read_regularizer(regularizer: Any, preprocessing: Any) -> Regularizer:
+    """What a parameter names, if it makes sense for images that are preprocessed as another one says.
+
+    Raises
+    ------
+    ValueError
+        If it does not: where images are preprocessed, no robust loss can keep them in [0, 1].
+    """
+    found = as_regularizer(regularizer)
+    if preprocessing is not None and getattr(found.loss, "clip", None) == "unit":
+        free = replace(cast(Any, found.loss), clip="none")
+        raise ValueError(
+            f"regularizer: {free.name} keeps images in [0, 1], where preprocessed ones are not; write '{free}', whose "
+            "radius is then one of preprocessed images, or leave the preprocessing out"
+        )
+    return found
 
 
 def generator_of(random_state: Any) -> torch.Generator:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 import math
-import re
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from hilbertnet.named import function_named, is_name
 from hilbertnet.networks import PlainCNN, resnet, vgg
 from hilbertnet.networks.pieces import check_classes, convolution_layer, linear_layer, output_count
+from hilbertnet.robustness.sanity import probability_warning
 from hilbertnet.signals import as_rng
 from hilbertnet.text import nearest
 from hilbertnet.training.objective import evaluating
@@ -33,7 +34,6 @@ ModelFunction = Callable[[tuple[int, ...], int], nn.Module]
 """From the shape (channels, *space) of one signal and the number of classes to a network."""
 
 MODELS = ("cnn", "vgg", "resnet")
-_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _SMALLEST, _MOST_LAYERS, _WIDEST = 3, 8, 256
 
 
@@ -105,8 +105,8 @@ def model_function(model: Any, moments: tuple[list[float], list[float]] | None =
     """
     if callable(model):
         return model
-    if isinstance(model, str) and _FUNCTION.fullmatch(model):
-        return _by_name(model)
+    if is_name(model):
+        return function_named("model", model)
     if model == "cnn":
         mean, std = moments or (None, None)
         return lambda shape, classes: small_cnn(shape, classes, mean=mean, std=std, generator=_seed())
@@ -138,10 +138,11 @@ def build_model(function: ModelFunction, shape: tuple[int, ...], classes: int, s
 
 
 @torch.no_grad()
-def check_outputs(module: nn.Module, x: Tensor, classes: int, seed: int) -> None:
-    """Refuse a network that does not give one logit for each class; two classes may have one.
+def check_outputs(module: nn.Module, x: Tensor, classes: int, seed: int, *, trained: bool = False) -> None:
+    """Refuse a network that does not give one logit for each class (two classes may have one), warn of probabilities.
 
-    Lazy layers get their weights here, drawn with the seed.
+    Lazy layers get their weights here, drawn with the seed. Of one output, an untrained network's logits of many
+    signals may well be between 0 and 1: that is looked at once it is `trained`.
 
     Raises
     ------
@@ -160,6 +161,10 @@ def check_outputs(module: nn.Module, x: Tensor, classes: int, seed: int) -> None
             f"model: expected {wanted} for each signal, as y has {classes} classes; for signals {tuple(x.shape)} got "
             f"{tuple(found.shape)} {found.dtype}"
         )
+    single = found.ndim == 1 or found.shape[1] == 1
+    suspicion = probability_warning(found.reshape(len(x), -1)) if trained == single else None
+    if suspicion is not None:
+        warnings.warn(suspicion, stacklevel=3)
 
 
 def statistics(signals: Tensor) -> tuple[list[float], list[float]]:
@@ -177,19 +182,6 @@ def tensor_of(module: nn.Module) -> Tensor:
 
 def name_of(model: Any) -> str:
     return model if isinstance(model, str) else f"{model.__module__}:{getattr(model, '__qualname__', type(model))}"
-
-
-def _by_name(text: str) -> ModelFunction:
-    module, _, name = text.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(
-            f"model: {text!r} cannot be imported: {error}; its folder must be installed or on PYTHONPATH"
-        ) from None
-    if not callable(found):
-        raise ValueError(f"model: expected {text!r} to be a function, got {type(found).__name__}")
-    return found
 
 
 def _published(name: str, shape: tuple[int, ...], classes: int) -> nn.Module:

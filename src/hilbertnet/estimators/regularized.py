@@ -44,7 +44,7 @@ from hilbertnet.training.objective import evaluating
 __all__ = ["RegularizedClassifier"]
 
 _KIND = "RegularizedClassifier"
-_BATCH = 512
+_BATCH, _LOOKED_AT = 512, 64
 _PERIOD, _PERIODS = 40, 5  # epochs between two halvings of the learning rate, as published; periods in a short training
 _KEPT = ("epochs", "learning_rate", "momentum", "weight_decay", "batch_size", "validation", "precision")
 
@@ -65,7 +65,8 @@ class RegularizedClassifier(ClassifierMixin, BaseEstimator):
     regularizer : Regularizer, term, str or None
         Such as ``"delta(1.0) + 0.1*tau + sn(1.5)"``, see `hilbertnet.regularization`.
     epochs, batch_size : int
-        Passes over the training data; examples in a batch.
+        Passes over the training data; examples in a batch. The defaults are for some hundreds of examples; take fewer
+        epochs and larger batches for many thousands.
     learning_rate, momentum, weight_decay : float
         Of stochastic gradient descent; the rate at first.
     augmentation : Augmentation, str or None
@@ -109,7 +110,7 @@ class RegularizedClassifier(ClassifierMixin, BaseEstimator):
     >>> from sklearn.datasets import load_digits
     >>> X, y = load_digits(return_X_y=True)
     >>> X = (X / 16).astype("float32")
-    >>> model = RegularizedClassifier("cnn", "0.01*grad_l2 + sn(4)", epochs=10, batch_size=32, input_shape=(1, 8, 8))
+    >>> model = RegularizedClassifier("cnn", "grad_l2 + sn(4)", epochs=10, input_shape=(1, 8, 8))
     >>> model.set_params(random_state=0).fit(X[:500], y[:500]).regularizer_.constraint[0].tau
     4.0
     >>> bool(model.score(X[500:], y[500:]) > 0.8)
@@ -125,7 +126,7 @@ class RegularizedClassifier(ClassifierMixin, BaseEstimator):
         learning_rate: float = 0.05,
         momentum: float = 0.9,
         weight_decay: float = 0.0,
-        batch_size: int = 128,
+        batch_size: int = 32,
         augmentation: Augmentation | str | None = None,
         validation: float | None = None,
         input_shape: tuple[int, ...] | None = None,
@@ -180,7 +181,8 @@ class RegularizedClassifier(ClassifierMixin, BaseEstimator):
         weights_seed, training_seed, regularizer_seed, split_seed = self._seeds()
         module = self._build(signals, weights_seed)
         signals, labels = signals.to(tensor_of(module)), labels.to(tensor_of(module).device)
-        check_outputs(module, signals[:2], len(self.classes_), weights_seed)
+        first = signals[:_LOOKED_AT]
+        check_outputs(module, first, len(self.classes_), weights_seed)
         data, held_out = self._split(signals, labels, split_seed)
         plain = classification_loss()
         bound = self.regularizer_.bind(data[0], regularizer_seed, objective=plain)
@@ -212,6 +214,7 @@ class RegularizedClassifier(ClassifierMixin, BaseEstimator):
             progress=self.progress,
         )
         self.module_ = module.eval()
+        check_outputs(module, first, len(self.classes_), weights_seed, trained=True)
         clock.lap("training")
         self.seconds_ = clock.laps
         return self

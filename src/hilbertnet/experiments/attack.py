@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -86,9 +87,9 @@ class AttackSettings:
         radii = tuple(read_radii(RADII[self.norm] if self.radii is None else self.radii))
         object.__setattr__(self, "radii", radii)
         object.__setattr__(self, "shifts", tuple(read_radii(self.shifts)))
-        _ = self.threats  # refused here, not after the data were read
+        _ = self.threats  # refused, and warned of, here and once
 
-    @property
+    @cached_property
     def threats(self) -> list[tuple[Ball | Deformations, tuple[float, ...], tuple[str, ...]]]:
         """Threats with their radii and attacks: a ball, deformations, or both."""
         pixels = tuple(name for name in self.attacks if name != "deformation")

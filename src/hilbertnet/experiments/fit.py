@@ -37,12 +37,13 @@ CKN = "ckn"
 _MODELS = (CKN, "cnn", "vgg", "resnet")
 _UNLABELLED, _SELECTED = "filters learned without labels on the training part", "the epoch selected on what is held out"
 _LAMBDA = "lambda chosen on held-out folds of the training part"
+_KEPT = "trained on all of the training part, the last epoch kept"
 _TRAINED = f"trained on what is not held out of the training part, {_SELECTED}"
 _PROTOCOLS = {
     "unsupervised": f"{_UNLABELLED}; {_LAMBDA}; the head fitted on all of the training part",
     "supervised": f"{_UNLABELLED}; filters then {_TRAINED}; {_LAMBDA}; the head fitted on all of the training part",
-    "regularized": f"{_UNLABELLED}; {_LAMBDA}; filters and head then {_TRAINED}",
-    "plain": "trained on all of the training part, the last epoch kept",
+    "regularized": f"{_UNLABELLED}; {_LAMBDA}; filters and head then {_KEPT}",
+    "plain": _KEPT,
 }
 
 
@@ -80,8 +81,8 @@ class FitSettings:
         ``"unsupervised"`` or ``"supervised"``, see `CKNClassifier`; default the second where there is a regularizer,
         or another model.
     epochs, learning_rate, batch_size, augmentation
-        Of supervised training, see `CKNClassifier`; they do nothing without. Default 30 epochs at 0.03; for other
-        models those of `RegularizedClassifier`.
+        Of supervised training, see `CKNClassifier`; they do nothing without. Default 30 epochs at 0.03 in
+        batches of 128; for other models those of `RegularizedClassifier`.
     model
         ``"ckn"``, or what `RegularizedClassifier` takes, by name: ``"cnn"``, ``"vgg"``, ``"resnet"`` or
         ``"package.module:function"``. Architecture, filters, patches and preprocessing are those of ``"ckn"``.
@@ -111,7 +112,7 @@ class FitSettings:
     training: str | None = None
     epochs: int | None = None
     learning_rate: float | None = None
-    batch_size: int = 128
+    batch_size: int | None = None
     augmentation: str | None = None
     model: str = CKN
     regularize: str | None = None
@@ -129,6 +130,7 @@ class FitSettings:
             "training": "unsupervised" if ckn and not terms else "supervised",
             "epochs": 30 if ckn else 100,
             "learning_rate": 0.03 if ckn else 0.05,
+            "batch_size": 128 if ckn else 32,
         }
         for name, value in defaults.items():
             if getattr(self, name) is None:
@@ -224,8 +226,9 @@ def _check(data: Dataset) -> None:
 def _classifier(settings: FitSettings, run: RunFolder, progress: Progress) -> CKNClassifier | RegularizedClassifier:
     from hilbertnet.estimators import CKNClassifier, RegularizedClassifier
 
-    assert settings.epochs is not None  # by default, as the rate
+    assert settings.epochs is not None  # by default, as the others
     assert settings.learning_rate is not None
+    assert settings.batch_size is not None
     if settings.model != CKN:
         return RegularizedClassifier(
             settings.model,

@@ -21,7 +21,7 @@ from hilbertnet.complexity.norms_above import NormBounds, norm_bounds
 from hilbertnet.complexity.norms_below import lower_bounds
 from hilbertnet.experiments.norms_found import ExactNorms, RunNorms
 from hilbertnet.experiments.run_model import Decision, RunModel, read_run
-from hilbertnet.experiments.stability import call_by_name
+from hilbertnet.named import result_named
 from hilbertnet.networks.pieces import check_counts
 from hilbertnet.records import RunFolder, environment, save_tensors, write_json
 from hilbertnet.robustness.evaluation import attacked_accuracy
@@ -229,7 +229,7 @@ def module_norms(text: str, shape: tuple[int, ...]) -> NormBounds:
     ValueError
         If it cannot be called, or returns no module that can be bounded.
     """
-    model = call_by_name("run", text)
+    model = result_named("run", text)
     if not isinstance(model, nn.Module):
         raise ValueError(f"run: expected a function that returns a torch module, got {type(model).__name__}")
     return norm_bounds(model.eval(), shape)

@@ -19,14 +19,18 @@ from typing import Any
 
 import torch
 
+from hilbertnet.complexity.functions import batched
 from hilbertnet.experiments.experiment import Experiment, Records, Run, Unfinished, against, markdown
 from hilbertnet.experiments.regularized import ATTACK, Network, Parts, best_of, bounds_of, cost_of_step, read_parts
+from hilbertnet.losses import decide
 from hilbertnet.progress import Progress, track
-from hilbertnet.records import settings_of
+from hilbertnet.records import load_tensors, save_tensors, settings_of
 from hilbertnet.robustness import Ball, attacked_accuracy
 from hilbertnet.training import DivergedError
 
 __all__ = ["EXPERIMENT", "SmallDataRun", "table"]
+
+_WEIGHTS = "unfinished candidate"
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ class SmallDataRun(Run):
         chosen, tried = self._choose(unfinished, progress)
         found = {}
         for seed in track(self.seeds, progress, label=f"{self.name}: seeds"):
-            found[str(seed)] = unfinished.part(f"seed-{seed}", partial(self._one, chosen, seed))
+            found[str(seed)] = unfinished.part(f"seed-{seed}", partial(self._one, chosen, seed, unfinished))
         parts = self._parts(self.seeds[0])
         return {
             "settings": settings_of(self),
@@ -117,32 +121,38 @@ class SmallDataRun(Run):
             return self.candidates[0], {}
         tried: dict[str, float | None] = {}
         for i, text in enumerate(track(self.candidates, progress, label=f"{self.name}: candidates")):
-            tried[text] = unfinished.part(f"candidate-{i}", partial(self._validated, text))["accuracy"]
+            place = unfinished.path(f"weights-{i}", ".safetensors")
+            tried[text] = unfinished.part(f"candidate-{i}", partial(self._validated, text, place))["accuracy"]
         known = {text: value for text, value in tried.items() if value is not None}
         if not known:
             raise ValueError(f"candidates: expected one that trains, all of {', '.join(self.candidates)} diverged")
         return max(known, key=lambda text: known[text]), tried
 
-    def _validated(self, text: str) -> dict[str, Any]:
+    def _validated(self, text: str, place: Path) -> dict[str, Any]:
+        """Accuracy of a candidate, whose weights are kept until the run ends."""
         seed = self.seeds[0]
         try:
-            return {"accuracy": best_of(self._network.fit(self._parts(seed), text, seed)[1])}
+            net, history = self._network.fit(self._parts(seed), text, seed)
         except DivergedError as error:
             return {"accuracy": None, "reason": str(error)}
+        save_tensors(place, net.state_dict(), {"kind": _WEIGHTS})
+        return {"accuracy": best_of(history)}
 
-    def _one(self, text: str, seed: int) -> dict[str, Any]:
+    def _one(self, text: str, seed: int, unfinished: Unfinished) -> dict[str, Any]:
         parts = self._parts(seed)
-        net, history = self._network.fit(parts, text, seed)
+        place = unfinished.path(f"weights-{self.candidates.index(text)}", ".safetensors")
+        if seed == self.seeds[0] and place.exists():  # the candidate itself
+            net = self._network.new(parts, seed).eval()
+            net.load_state_dict(load_tensors(place, _WEIGHTS)[0])
+        else:
+            net, _ = self._network.fit(parts, text, seed)
         x, y = parts.test
         drawn = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[: self.attacked].to(x.device)
         attacked = attacked_accuracy(
             net, x[drawn], y[drawn], Ball("2", max(self.radii)), self.radii, attack=ATTACK, generator=seed
         )
-        with torch.no_grad():
-            right = (net(x).argmax(1) if parts.classes > 2 else (net(x)[:, 0] > 0).long()) == y
         return {
-            "test_accuracy": float(right.double().mean()),
-            "validation_accuracy": best_of(history),
+            "test_accuracy": float((decide(batched(net, x, 512)) == y).double().mean()),
             "attacked": [one.value for one in attacked.accuracy],
             "attacked_examples": len(drawn),
             "bounds": bounds_of(net, x[drawn]),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,8 @@ from hilbertnet.data import Dataset, load
 from hilbertnet.data.splits import subset
 from hilbertnet.experiments.experiment import Curve, Draw, Panel
 from hilbertnet.kernels import ConvKernel
+from hilbertnet.named import is_name, result_named
+from hilbertnet.networks import PlainCNN
 from hilbertnet.networks.pieces import check_counts
 from hilbertnet.progress import Progress
 from hilbertnet.protocols import Representation
@@ -38,7 +39,6 @@ from hilbertnet.stability import (
 __all__ = [
     "Stability",
     "StabilitySettings",
-    "call_by_name",
     "curves_of",
     "curves_of_one",
     "measure_stability",
@@ -48,7 +48,6 @@ __all__ = [
 
 _KERNEL = re.compile(r"\s*(ckn|ntk)\s*:\s*(.*)", re.DOTALL)
 _SHOWN = 10  # examples of a picture
-_MODULE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 @dataclass(frozen=True)
@@ -118,8 +117,8 @@ def read_representation(text: str, space: tuple[int, ...], device: str = "cpu") 
         return as_representation(exact, name=f"{kernel[1].upper()}, {arch}")
     if Path(text).is_dir():
         return as_representation(_run_features(Path(text), device), name=text)
-    if _MODULE.fullmatch(text):
-        thing = call_by_name("representation", text)
+    if is_name(text):
+        thing = result_named("representation", text)
         return as_representation(thing.to(device) if isinstance(thing, nn.Module) else thing, name=text)
     raise ValueError(
         "representation: expected 'pixels', 'ckn: ARCHITECTURE', 'ntk: ARCHITECTURE', a run folder or "
@@ -128,37 +127,31 @@ def read_representation(text: str, space: tuple[int, ...], device: str = "cpu") 
 
 
 def _run_features(folder: Path, device: str) -> Callable[[Tensor], Tensor]:
-    """Features of a run's network, of images as they are before its preprocessing."""
-    from hilbertnet.estimators import CKNClassifier
+    """What a run's head takes, of images as they are before its preprocessing; logits where no head is known."""
+    from hilbertnet.estimators import CKNClassifier, load_classifier
 
     run = RunFolder(folder)
     if not run.finished:
         raise ValueError(f"representation: {folder} is no finished run")
-    model = CKNClassifier.load(run.checkpoint_path, device=device)
+    model = load_classifier(run.checkpoint_path, device=device)
+    steps: Callable[[Tensor], Tensor] | None = None
+    encode: Callable[[Tensor], Tensor]
+    if isinstance(model, CKNClassifier):
+        network: nn.Module = model.network_
+        encode, steps = partial(model.network_.encode, progress=False), model.preprocessing_
+    else:
+        network = model.module_
+        encode = network.maps if isinstance(network, PlainCNN) else network
+    dtype = next(network.parameters()).dtype
 
+    @torch.no_grad()
     def features(x: Tensor) -> Tensor:
         if tuple(x.shape[1:]) != model.signal_shape_:
             wanted, got = (" x ".join(map(str, shape)) for shape in (model.signal_shape_, tuple(x.shape[1:])))
             raise ValueError(f"representation: {folder} was fitted on images of {wanted}, got {got}")
-        x = x if model.preprocessing_ is None else model.preprocessing_(x)
-        return model.network_.encode(x.to(model.network_.dtype), progress=False)
+        return encode((x if steps is None else steps(x)).to(dtype))
 
     return features
-
-
-def call_by_name(argument: str, text: str) -> Any:
-    """What the function ``"package.module:function"`` returns, called without arguments.
-
-    Raises
-    ------
-    ValueError
-        If there is no such function, or it needs arguments; the message starts with `argument`.
-    """
-    module, _, name = text.partition(":")
-    try:
-        return getattr(importlib.import_module(module), name)()
-    except (ImportError, AttributeError, TypeError) as error:
-        raise ValueError(f"{argument}: {text!r} cannot be imported and called without arguments: {error}") from None
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from hilbertnet.complexity.functions import read_labels, untouched
+from hilbertnet.complexity.functions import untouched
 from hilbertnet.complexity.real_numbers import real_number
+from hilbertnet.losses import read_labels
 from hilbertnet.protocols import Penalty
 from hilbertnet.regularization.copies import Copies, check_deformation, copies_of
-from hilbertnet.regularization.functions import BatchPenalty, as_function, logits_of, read_count
+from hilbertnet.regularization.functions import BatchPenalty, as_function, check_signals, logits_of, read_count
 from hilbertnet.regularization.gradients import each_gradient, with_graph
 from hilbertnet.regularization.term import PenaltyTerm
 
@@ -62,6 +63,7 @@ class _Deformed(PenaltyTerm):
 
     def _choose(self, copies: Copies, x: Tensor, generator: torch.Generator) -> Int[Tensor, " images"]:
         """The places of the signals of this call."""
+        check_signals(x)
         if x.shape[1:] != copies.x.shape[1:]:
             wanted = ", ".join(map(str, copies.x.shape[1:]))
             raise ValueError(f"x: expected shape (n, {wanted}), as the training signals, got {tuple(x.shape)}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import ClassVar
 
 import torch
@@ -26,7 +27,7 @@ from hilbertnet.regularization.functions import (
     read_count,
     reusable,
 )
-from hilbertnet.regularization.gradients import candidates, cut_at, each_gradient, lengths, read_counts, with_graph
+from hilbertnet.regularization.gradients import drawn_logits, each_gradient, lengths, read_counts, with_graph
 from hilbertnet.regularization.steps import STEP, ball, fixed_steps
 from hilbertnet.regularization.term import PenaltyTerm
 
@@ -40,8 +41,8 @@ class Delta(PenaltyTerm):
     For each example and each logit, steps of length 1.5 radius / steps along the normalized gradient lead from d = 0 up
     within ``||d|| <= radius``; i is the example with the largest rise. The d are constants for the gradient of the
     penalty, which goes through both values of f. By default this is the published objective; it ascends from every
-    example for every logit, which is most of its cost. `screen`, `shortlist` and `examples` are cheaper ways, ours:
-    they look at fewer, so that the rise found is at most the largest.
+    example for every logit, which is most of its cost. The cheaper ways are ours: `screen` and `probe` look for the
+    largest rise at fewer examples, so that what is found is at most that, and `classes` draws some of the sum's terms.
 
     Parameters
     ----------
@@ -50,16 +51,13 @@ class Delta(PenaltyTerm):
     steps
         Of each ascent.
     screen
-        Ascend, for each logit, only from so many examples, those with the largest ``||grad f_k||``; ``None``: from all.
-    layer
-        Choose these by the gradient in the input of this convolution or linear layer, counted from 0 in the order of
-        execution, in place of the gradient in the signals: an estimate, for which back-propagation stops short of the
-        first layers, whose maps are the largest. ``None``: by the gradient in the signals.
-    shortlist
-        Before that, keep only so many examples, those where ``||sum_k s_k grad f_k||`` is largest, for one draw of
-        signs s_k = +-1 for each example: one backward pass in place of one for each logit. ``None``: keep all.
-    examples
-        Before that, draw so many examples of every batch; ``None``: all.
+        For each logit, go on only from so many examples, those with the largest ``||grad f_k||``; ``None``: from all.
+    probe
+        Of these, ascend only from so many, those where the logit rises most in one step along the gradient to the
+        sphere of the ball, which costs one forward pass for each; ``None``: from all.
+    classes
+        Draw so many logits at every step, and weigh their sum so that its mean over draws is that of all; ``None``: no
+        draw.
     chunk
         So many pairs ascend at a time, which bounds the memory and changes nothing else.
 
@@ -84,18 +82,15 @@ class Delta(PenaltyTerm):
     radius: float = 1.0
     steps: int = 5
     screen: int | None = None
-    layer: int | None = None
-    shortlist: int | None = None
-    examples: int | None = None
+    probe: int | None = None
+    classes: int | None = None
     chunk: int = 512
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "radius", real_number("radius", self.radius, above=0.0))
         for name in ("steps", "chunk"):
             object.__setattr__(self, name, read_count(name, getattr(self, name)))
-        read_counts(self, "screen", "layer", "shortlist", "examples")
-        if self.layer is not None and self.screen is None:
-            raise ValueError(f"layer: expected it with screen, which it is for, got layer={self.layer} alone")
+        read_counts(self, "screen", "probe", "classes")
 
     def bind(self, x_train: Tensor, generator: int | torch.Generator | None = None) -> Penalty:
         """See `PenaltyTerm.bind`."""
@@ -109,74 +104,83 @@ class Delta(PenaltyTerm):
         x, known = x.detach(), reusable(model, logits)  # which asks for the mode of the step
         with as_function(model) as f:
             with untouched(f):
-                kept = candidates(f, x, self.examples, self.shortlist, generator)
-                candidate = x[kept]
-                at, values = with_graph(f, candidate) if self.layer is None else cut_at(f, candidate, self.layer)
+                variable, values = with_graph(f, x)
                 read_labels(y, len(x), values.shape[1])
-                found = [self._highest(f, candidate, values.detach(), *pairs) for pairs in self._pairs(values, at)]
-            places, moved = kept[torch.cat([place for place, _ in found])], torch.cat([point for _, point in found])
-            known = _known(known, (len(x), len(places)))
+                chosen, weight = drawn_logits(values.shape[1], self.classes, generator)
+                chosen = chosen.to(x.device)
+                found = [
+                    self._highest(f, x, values.detach(), *pairs) for pairs in self._pairs(values, variable, chosen)
+                ]
+            places, moved = torch.cat([place for place, _ in found]), torch.cat([point for _, point in found])
+            known = _known(known, values)
             after = logits_of(f, moved if known is not None else torch.cat([moved, x[places]]))
-        if known is None:
-            before = after[len(places) :].diagonal()
-        else:
-            before = known[places, torch.arange(len(places), device=places.device)]
-        return (after[: len(places)].diagonal() - before).square().sum()
+        rows = torch.arange(len(places), device=x.device)
+        before = known[places, chosen] if known is not None else after[len(places) + rows, chosen]
+        return weight * (after[rows, chosen] - before).square().sum()
 
     def _pairs(
-        self, values: Float[Tensor, "n outputs"], at: Float[Tensor, "n ..."]
-    ) -> Iterator[tuple[int, Int[Tensor, "classes m"], Tensor | None]]:
-        """For some logits at a time: the first, the examples to ascend from, and the gradients there where known."""
+        self, values: Float[Tensor, "n outputs"], variable: Float[Tensor, "n ..."], chosen: Int[Tensor, " classes"]
+    ) -> Iterator[tuple[Tensor, Int[Tensor, "logits m"], Float[Tensor, "logits m ..."]]]:
+        """For some logits at a time: their numbers, the examples to ascend from, and the gradients there."""
         count = min(self.screen or len(values), len(values))
         at_once = max(1, self.chunk // count)
-        places: list[Tensor] = []
-        slopes: list[Tensor] = []
-        for k, gradient in enumerate(each_gradient(values, at)):
-            places.append(lengths(gradient).topk(count).indices)
-            if self.layer is None:
+        gradients = each_gradient(values, variable, chosen)
+        for part in chosen.split(at_once):
+            places, slopes = [], []
+            for gradient in islice(gradients, len(part)):
+                places.append(lengths(gradient).topk(count).indices)
                 slopes.append(gradient[places[-1]])
-            if len(places) == at_once or k + 1 == values.shape[1]:
-                yield k + 1 - len(places), torch.stack(places), torch.cat(slopes) if slopes else None
-                places, slopes = [], []
+            yield part, torch.stack(places), torch.stack(slopes)
 
     def _highest(
-        self, f: nn.Module, x: Tensor, values: Tensor, first: int, places: Tensor, slopes: Tensor | None
-    ) -> tuple[Int[Tensor, " classes"], Float[Tensor, "classes ..."]]:
+        self, f: nn.Module, x: Tensor, values: Tensor, logits: Tensor, places: Tensor, slopes: Tensor
+    ) -> tuple[Int[Tensor, " logits"], Float[Tensor, "logits ..."]]:
         """The example of the largest rise for each logit, and where it leads."""
-        logit = torch.arange(first, first + len(places), device=x.device)[:, None].expand_as(places)
-        rows, columns = places.flatten(), logit.flatten()
+        if self.probe is not None and self.probe < places.shape[1]:
+            _, tops = self._climb(f, x, logits, places, slopes, self.radius, 1)
+            kept = (tops - values[places, logits[:, None]]).topk(self.probe, dim=1).indices
+            row = torch.arange(len(places), device=x.device)[:, None]
+            places, slopes = places[row, kept], slopes[row, kept]
+        ends, tops = self._climb(f, x, logits, places, slopes, STEP * self.radius / self.steps, self.steps)
+        best = (tops - values[places, logits[:, None]]).argmax(1)
+        row = torch.arange(len(places), device=x.device)
+        return places[row, best], ends[row, best]
+
+    def _climb(
+        self, f: nn.Module, x: Tensor, logits: Tensor, places: Tensor, slopes: Tensor, step: float, steps: int
+    ) -> tuple[Float[Tensor, "logits m ..."], Float[Tensor, "logits m"]]:
+        """Where steps of this length lead from every pair of a logit and an example, and the logit there."""
+        rows, columns, slopes = places.flatten(), logits[:, None].expand_as(places).flatten(), slopes.flatten(0, 1)
         ends, tops = [], []
         for part in torch.arange(len(rows), device=x.device).split(self.chunk):
-            end, top = self._ascend(f, x[rows[part]], columns[part], None if slopes is None else slopes[part])
+            end, top = self._ascend(f, x[rows[part]], columns[part], slopes[part], step, steps)
             ends.append(end)
             tops.append(top)
-        best = (torch.cat(tops) - values[rows, columns]).view_as(places).argmax(1, keepdim=True)
-        chosen = torch.cat(ends).unflatten(0, places.shape)[torch.arange(len(places), device=x.device), best[:, 0]]
-        return places.gather(1, best)[:, 0], chosen
+        return torch.cat(ends).unflatten(0, places.shape), torch.cat(tops).view_as(places)
 
     def _ascend(
         self,
         f: nn.Module,
         x: Float[Tensor, "m ..."],
         columns: Int[Tensor, " m"],
-        slopes: Float[Tensor, "m ..."] | None,
+        slopes: Float[Tensor, "m ..."],
+        step: float,
+        steps: int,
     ) -> tuple[Float[Tensor, "m ..."], Float[Tensor, " m"]]:
-        """Where the steps lead and the logits there; the first goes along the gradients in x, if they are known."""
+        """The same for pairs in a row; the first step goes along the gradients in x, which are known."""
 
         def height(point: Tensor) -> Tensor:
             return logits_of(f, point).gather(1, columns[:, None])[:, 0]
 
-        step, project = STEP * self.radius / self.steps, ball(x, self.radius)
-        point, steps = x, self.steps
-        if slopes is not None:
-            point, steps = project(x + step * unit_direction(slopes, "2")), steps - 1
-        point = fixed_steps(height, point, project, step, steps)
+        project = ball(x, self.radius)
+        point = project(x + step * unit_direction(slopes, "2"))
+        point = fixed_steps(height, point, project, step, steps - 1)
         with torch.no_grad():
             return point, height(point)
 
 
-def _known(logits: Tensor | None, shape: tuple[int, int]) -> Tensor | None:
+def _known(logits: Tensor | None, values: Tensor) -> Tensor | None:
     """Logits of the step, where they can stand for those of the penalty, with the way back to the parameters."""
-    if logits is None or tuple(logits.shape) != shape or (torch.is_grad_enabled() and not logits.requires_grad):
+    if logits is None or logits.shape != values.shape or (torch.is_grad_enabled() and not logits.requires_grad):
         return None
     return logits

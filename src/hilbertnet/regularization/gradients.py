@@ -15,6 +15,7 @@ from typing import ClassVar
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional
 
 from hilbertnet.complexity.functions import read_labels, untouched
 from hilbertnet.losses import LOSSES, Loss, losses, signs
@@ -30,7 +31,7 @@ from hilbertnet.regularization.functions import (
 from hilbertnet.regularization.term import PenaltyTerm
 from hilbertnet.text import nearest
 
-__all__ = ["Grad", "GradL1", "GradL2", "candidates", "cut_at", "each_gradient", "lengths", "read_counts", "with_graph"]
+__all__ = ["Grad", "GradL1", "GradL2", "drawn_logits", "each_gradient", "lengths", "read_counts", "with_graph"]
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,9 @@ class Grad(PenaltyTerm):
 
     Parameters
     ----------
-    shortlist
-        Look only at so many examples, those where ``||sum_k s_k grad f_k||`` is largest, for one draw of signs
-        s_k = +-1 for each example: its mean square is ``sum_k ||grad f_k||^2``. ``None``: look at all. What is found is
-        at most the maximum.
-    examples
-        Draw so many examples of every batch and look at no others; ``None``: all.
+    classes
+        Draw so many logits at every step, and weigh their sum so that its mean over draws is that of all; ``None``: no
+        draw.
 
     Raises
     ------
@@ -56,7 +54,7 @@ class Grad(PenaltyTerm):
 
     References
     ----------
-    Bietti, Mialon, Chen and Mairal, ICML 2019, section 3.1; `shortlist` is ours.
+    Bietti, Mialon, Chen and Mairal, ICML 2019, section 3.1; `classes` is ours.
 
     Examples
     --------
@@ -71,11 +69,10 @@ class Grad(PenaltyTerm):
     name: ClassVar[str] = "grad"
     formula: ClassVar[str] = "sum_k max_i ||grad f_k(x_i)||^2"
 
-    shortlist: int | None = None
-    examples: int | None = None
+    classes: int | None = None
 
     def __post_init__(self) -> None:
-        read_counts(self, "shortlist", "examples")
+        read_counts(self, "classes")
 
     def bind(self, x_train: Tensor, generator: int | torch.Generator | None = None) -> Penalty:
         """See `PenaltyTerm.bind`."""
@@ -88,14 +85,14 @@ class Grad(PenaltyTerm):
         check_signals(x)
         with as_function(model) as f:
             with untouched(f):
-                kept = candidates(f, x, self.examples, self.shortlist, generator)
-                variable, values = with_graph(f, x[kept])
+                variable, values = with_graph(f, x)
                 read_labels(y, len(x), values.shape[1])
-                longest = [lengths(gradient).argmax() for gradient in each_gradient(values, variable)]
-            variable, values = with_graph(f, x[kept[torch.stack(longest)]])
-            own = torch.eye(len(values), dtype=values.dtype, device=values.device)
+                logits_seen, weight = drawn_logits(values.shape[1], self.classes, generator)
+                longest = [lengths(gradient).argmax() for gradient in each_gradient(values, variable, logits_seen)]
+            variable, values = with_graph(f, x[torch.stack(longest)])
+            own = functional.one_hot(logits_seen, values.shape[1]).to(values)
             (gradient,) = torch.autograd.grad(values, variable, own, create_graph=torch.is_grad_enabled())
-        return gradient.square().sum()
+        return weight * gradient.square().sum()
 
 
 @dataclass(frozen=True)
@@ -210,79 +207,27 @@ def with_graph(f: nn.Module, x: Float[Tensor, "n ..."]) -> tuple[Tensor, Float[T
     return variable, values
 
 
-def cut_at(f: nn.Module, x: Float[Tensor, "n ..."], layer: int) -> tuple[Tensor, Float[Tensor, "n outputs"]]:
-    """The input of a convolution or linear layer, a tensor that requires a gradient, and the logits as functions of it.
-
-    What comes before the layer, and what goes around it, keeps no graph.
-
-    Parameters
-    ----------
-    f
-        With frozen parameters.
-    x
-        Signals.
-    layer
-        Counted from 0, in the order in which they are called.
-
-    Raises
-    ------
-    ValueError
-        If there is no such layer, or it does not see one row for each signal.
-    """
-    found, count = [], 0
-
-    def start_graph(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-        nonlocal count
-        count += 1
-        if count != layer + 1:
-            return None
-        found.append(inputs[0].detach().requires_grad_())
-        return (found[0], *inputs[1:])
-
-    kinds = (nn.Linear, nn.modules.conv._ConvNd)
-    hooks = [module.register_forward_pre_hook(start_graph) for module in f.modules() if isinstance(module, kinds)]
-    try:
-        with torch.enable_grad():
-            values = logits_of(f, x.detach())
-    finally:
-        for hook in hooks:
-            hook.remove()
-    if not found or not values.requires_grad or len(found[0]) != len(x):
-        raise ValueError(
-            f"layer: expected one of the model's {count} convolutions and linear layers, counted from 0, with one row "
-            f"for each signal, got {layer}"
-        )
-    return found[0], values
+def drawn_logits(count: int, classes: int | None, generator: torch.Generator) -> tuple[Int[Tensor, " classes"], float]:
+    """Numbers of the logits that a sum goes over, all `count` or some drawn ones, and the weight of their sum."""
+    if classes is None or classes >= count:
+        return torch.arange(count), 1.0
+    return torch.randperm(count, generator=generator)[:classes].sort().values, count / classes
 
 
 def each_gradient(
-    values: Float[Tensor, "n outputs"], variable: Float[Tensor, "n ..."]
+    values: Float[Tensor, "n outputs"], variable: Float[Tensor, "n ..."], chosen: Int[Tensor, " classes"] | None = None
 ) -> Iterator[Float[Tensor, "n ..."]]:
     """The gradients of one logit after the other, at all examples: one backward pass each through one forward pass."""
-    count = values.shape[1]
-    for k in range(count):
-        chosen = torch.zeros_like(values)
-        chosen[:, k] = 1
-        yield torch.autograd.grad(values, variable, chosen, retain_graph=k + 1 < count)[0]
+    numbers = list(range(values.shape[1])) if chosen is None else chosen.tolist()
+    for number, k in enumerate(numbers):
+        ones = torch.zeros_like(values)
+        ones[:, k] = 1
+        yield torch.autograd.grad(values, variable, ones, retain_graph=number + 1 < len(numbers))[0]
 
 
 def lengths(gradient: Float[Tensor, "n ..."]) -> Float[Tensor, " n"]:
     """Euclidean, of each example's gradient."""
     return gradient.flatten(1).norm(dim=1)
-
-
-def candidates(
-    f: nn.Module, x: Float[Tensor, "n ..."], examples: int | None, shortlist: int | None, generator: torch.Generator
-) -> Int[Tensor, " m"]:
-    """Numbers of the examples that maxima are looked for at; see `Grad` for the two ways to have fewer than all."""
-    drawn = draw_examples(len(x), examples, generator)
-    kept = torch.arange(len(x), device=x.device) if drawn is None else drawn.to(x.device)
-    if shortlist is None or shortlist >= len(kept):
-        return kept
-    variable, values = with_graph(f, x[kept])
-    toss = torch.randint(0, 2, values.shape, generator=generator).to(values) * 2 - 1
-    (mixed,) = torch.autograd.grad(values, variable, toss)
-    return kept[lengths(mixed).topk(shortlist).indices]
 
 
 def read_counts(term: PenaltyTerm, *names: str) -> None:

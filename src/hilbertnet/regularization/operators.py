@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -13,6 +12,7 @@ from torch.nn import functional
 
 from hilbertnet.complexity.functions import untouched
 from hilbertnet.complexity.operator_norms import LinearMap
+from hilbertnet.regularization.chance import WarmStarted
 from hilbertnet.regularization.weights import Transposed, WeightLayer
 
 __all__ = ["NormSearch", "Use", "input_shapes"]
@@ -81,7 +81,7 @@ def linear_map(module: nn.Module, weight: Tensor, shape: tuple[int, ...]) -> Lin
     return LinearMap(lambda x: module._conv_forward(x, weight, None), shape)  # type: ignore[operator]
 
 
-class NormSearch:
+class NormSearch(WarmStarted):
     """Operator norms by a block Lanczos method, each search from the singular vectors that the one before ended with.
 
     A single vector would stay where it is when the weights have moved so far that another singular value is the
@@ -94,12 +94,12 @@ class NormSearch:
     tolerance
         A search ends where the residual of ``C'C v = value^2 v`` is at most this times value^2.
     generator
-        Of the random vectors.
+        Seed or ``torch.Generator`` (on the CPU) that its own, of the random vectors, is told by.
     """
 
-    def __init__(self, tolerance: float, generator: torch.Generator) -> None:
-        self.tolerance, self.generator = tolerance, generator
-        self.vectors: dict[str, Tensor] = {}
+    def __init__(self, tolerance: float, generator: int | torch.Generator | None) -> None:
+        super().__init__(generator)
+        self.tolerance = tolerance
 
     def norm(self, layer: WeightLayer, uses: Sequence[Use]) -> float:
         """The largest norm of the maps that a weight makes, with what the residual leaves open added."""
@@ -122,19 +122,8 @@ class NormSearch:
         if known is None or known.shape[1] != size:
             known = torch.empty(0, size, dtype=torch.float64)
         count = min(max(1, _BLOCK - len(known)), size)
-        drawn = torch.randn(count, size, dtype=torch.float64, generator=self.generator)
+        drawn = torch.randn(count, size, dtype=torch.float64, generator=self.rng)
         return torch.cat([known.to(weight), drawn.to(weight)])
-
-    def state_dict(self) -> dict[str, Any]:
-        """The vectors, and the state of the generator."""
-        return {"vectors": dict(self.vectors), "generator": self.generator.get_state()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up where `state_dict` left off."""
-        if state.keys() != {"vectors", "generator"}:
-            raise ValueError(f"state: expected singular vectors and a generator, got {', '.join(state) or 'nothing'}")
-        self.vectors = {name: vector.clone() for name, vector in state["vectors"].items()}
-        self.generator.set_state(state["generator"].cpu())
 
 
 def _top_vectors(

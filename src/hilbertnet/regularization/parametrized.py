@@ -9,7 +9,7 @@ from torch import nn
 
 from hilbertnet.regularization.weights import weight_layers
 from hilbertnet.signals import as_rng, is_count
-from hilbertnet.text import nearest
+from hilbertnet.text import check_word
 
 __all__ = ["parametrize_"]
 
@@ -60,8 +60,7 @@ def parametrize_(
     """
     from torch.nn.utils import parametrizations
 
-    if kind not in _KINDS:
-        raise ValueError(f"kind: expected one of {', '.join(_KINDS)}, got {kind!r}{nearest(str(kind), _KINDS)}")
+    check_word("kind", kind, _KINDS)
     if not is_count(iterations):
         raise ValueError(f"iterations: expected a whole number of at least 1, got {iterations!r}")
     layers = [one for one in weight_layers(model) if kind == "spectral_norm" or isinstance(one.module, nn.Linear)]

@@ -12,11 +12,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hilbertnet.complexity.real_numbers import real_number
+from hilbertnet.regularization.chance import Stateless
 from hilbertnet.regularization.functions import as_function
 from hilbertnet.regularization.operators import NormSearch, Use, input_shapes
 from hilbertnet.regularization.term import BoundConstraint, ConstraintTerm
 from hilbertnet.regularization.weights import WeightLayer, by_shape, full_precision, in_float64, weight_layers
-from hilbertnet.signals import as_rng
 from hilbertnet.text import format_number, nearest
 
 __all__ = ["OperatorProjection", "SpectralProjection"]
@@ -37,9 +37,9 @@ class _Radii(ConstraintTerm):
     radii: str | None = None
 
     def __post_init__(self) -> None:
-        real_number("tau", self.tau, above=0.0)
+        object.__setattr__(self, "tau", real_number("tau", self.tau, above=0.0))
         if self.kappa is not None:
-            real_number("kappa", self.kappa, least=0.0)
+            object.__setattr__(self, "kappa", real_number("kappa", self.kappa, least=0.0))
         if self.radii is not None:
             text = ", ".join(
                 f"{name}:{format_number(radius)}" for name, radius in sorted(_read_radii(self.radii).items())
@@ -145,7 +145,7 @@ class SpectralProjection(_Radii):
         return _BoundSpectralProjection(self)
 
 
-class _BoundSpectralProjection:
+class _BoundSpectralProjection(Stateless):
     """The projection of singular values, which keeps nothing."""
 
     def __init__(self, term: SpectralProjection) -> None:
@@ -161,15 +161,6 @@ class _BoundSpectralProjection:
                 bounds = torch.tensor([radii[layer.name] for layer in layers], dtype=torch.float64)
                 for place, matrix in _clipped(stack, bounds):
                     layers[place].write_(matrix)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Refuse the state of another constraint."""
-        if state:
-            raise ValueError(f"state: expected none, as this projection keeps nothing, got {', '.join(sorted(state))}")
 
 
 def _clipped(
@@ -224,7 +215,7 @@ class OperatorProjection(_Radii):
     kappa, radii
         As for `SpectralProjection`.
     tolerance
-        Relative precision of the norms: what a second projection may still change.
+        Relative precision of the norms: how far above the bound they may stay.
 
     Raises
     ------
@@ -239,7 +230,7 @@ class OperatorProjection(_Radii):
     enforcing Lipschitz continuity", Machine Learning, 2021 (division by the norm after every step).
     """
 
-    tolerance: float = 1e-4
+    tolerance: float = 1e-5
 
     name: ClassVar[str] = "sn_operator"
     formula: ClassVar[str] = "||C|| <= tau, C the layer as a linear map of its whole input"
@@ -251,13 +242,13 @@ class OperatorProjection(_Radii):
 
     def bind(self, x_train: Tensor, generator: int | torch.Generator | None = None) -> BoundConstraint:
         """The projection; the first of `x_train` shows which grids the layers see, see `PenaltyTerm.bind`."""
-        return _BoundOperatorProjection(self, x_train[:1].detach().clone(), as_rng(generator))
+        return _BoundOperatorProjection(self, x_train[:1].detach().clone(), generator)
 
 
 class _BoundOperatorProjection:
     """Divides convolutions by what they are too large by; it keeps grids and singular vectors by the layers' names."""
 
-    def __init__(self, term: OperatorProjection, example: Tensor, generator: torch.Generator) -> None:
+    def __init__(self, term: OperatorProjection, example: Tensor, generator: int | torch.Generator | None) -> None:
         self.term, self.example = term, example
         self.search = NormSearch(term.tolerance, generator)
         self.uses: dict[str, list[Use]] = {}

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from hilbertnet.complexity.real_numbers import real_number
 from hilbertnet.protocols import Penalty
+from hilbertnet.regularization.chance import own_seed
+from hilbertnet.regularization.functions import check_signals
 from hilbertnet.regularization.term import BoundConstraint, ConstraintTerm, LossTerm, PenaltyTerm, Term
 from hilbertnet.regularization.terms import parse_term
-from hilbertnet.signals import as_rng
 from hilbertnet.text import Scanner, format_number
 from hilbertnet.training.objective import Objective, classification_loss
 
@@ -172,9 +173,7 @@ class Regularizer:
         ValueError
             If a term does not make sense for such signals.
         """
-        if not isinstance(x_train, Tensor) or not x_train.is_floating_point() or x_train.ndim < 2 or not len(x_train):
-            got = f"shape {tuple(x_train.shape)}, {x_train.dtype}" if isinstance(x_train, Tensor) else repr(x_train)
-            raise ValueError(f"x_train: expected a floating-point tensor (n, ...) of signals, n > 0, got {got}")
+        check_signals(x_train, "x_train")
         sources = _Sources(generator)
         loss = None if self.loss is None else self.loss.bind(x_train, sources.next(self.loss))
         penalties = [term.bind(x_train, sources.next(term)) for _, term in self.penalty]
@@ -211,9 +210,7 @@ class _Sources:
     """Generators for the terms, each of its own: a term's numbers depend on its name and which of that name it is."""
 
     def __init__(self, generator: int | torch.Generator | None) -> None:
-        if isinstance(generator, torch.Generator) and generator.device.type != "cpu":
-            raise ValueError(f"generator: expected a generator on the CPU, got one on {generator.device}")
-        self.root = int(torch.randint(2**62, (), generator=as_rng(generator)))
+        self.root = own_seed(generator)
         self.seen: Counter[str] = Counter()
 
     def next(self, term: Term) -> torch.Generator:
@@ -251,7 +248,14 @@ class BoundRegularizer:
     constraint: BoundConstraint | None
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss with its penalties, and the logits."""
+        """The loss with its penalties, and the logits.
+
+        Raises
+        ------
+        ValueError
+            If `x` are no signals (n, ...) in floating point, n >= 1, or `y` no numbers of classes of the model.
+        """
+        check_signals(x)
         loss, logits = self.objective(model, x, y)
         return (loss if self.penalty is None else loss + self.penalty(model, x, y, logits)), logits
 
@@ -299,11 +303,11 @@ class _Parts:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up where `state_dict` left off."""
-        words = state.get("terms")
-        if words != self.words:
-            got = " + ".join(map(str, words)) if isinstance(words, list) else "something else"
+        words, states = state.get("terms"), state.get("states")
+        if words != self.words or not isinstance(states, list) or len(states) != len(words):
+            got = " + ".join(map(str, words)) if isinstance(words, list) and words != self.words else "something else"
             raise ValueError(f"state: expected that of {' + '.join(self.words)}, got {got}")
-        for part, inner in zip(self.parts, state["states"], strict=True):
+        for part, inner in zip(self.parts, states, strict=True):
             part.load_state_dict(inner)
 
 

@@ -16,75 +16,55 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
-from hilbertnet.complexity.functions import read_labels, untouched
+from hilbertnet.complexity.functions import untouched
 from hilbertnet.complexity.real_numbers import real_number
-from hilbertnet.losses import LOSSES, Loss, losses, signs
+from hilbertnet.losses import LOSSES, Loss, divergences, losses, read_labels, signs
 from hilbertnet.regularization.chance import Drawing
 from hilbertnet.regularization.functions import as_function, check_signals, logits_of, read_count
 from hilbertnet.regularization.steps import STEP, Norm, ball, fixed_steps
 from hilbertnet.regularization.term import LossTerm
 from hilbertnet.robustness.threats import Ball
-from hilbertnet.text import nearest
+from hilbertnet.text import check_word
 
 __all__ = ["PgdL2", "PgdLinf", "Trades", "divergences"]
 
-CLIPS = ("unit", "none")
 NORMS: tuple[Norm, ...] = ("linf", "l2")
 
 _UNIT = (0.0, 1.0)
+_ROUNDING = 1e-4  # by so much augmented signals may leave the box
 _TRADES_STEP = 0.007 / 0.031  # of the radius, as published
 _TRADES_START = 0.001  # standard deviation of the noise added first: at the example itself the divergence has slope 0
 
 
-@dataclass(frozen=True)
 class _Robust(LossTerm):
-    """What all have in common."""
+    """What all have in common: the fields `radius`, `steps`, `clip`."""
 
     radius: float
+    steps: int
+    clip: str | None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "radius", real_number("radius", self.radius, above=0.0))
-        object.__setattr__(self, "steps", read_count("steps", getattr(self, "steps", None)))
-        step = getattr(self, "step", None)
-        if step is not None:
-            object.__setattr__(self, "step", real_number("step", step, above=0.0))
-        if self._clip is None:
-            object.__setattr__(self, "clip", "none")  # a text form's none
-        for field, known in (("clip", CLIPS), ("loss", LOSSES), ("norm", NORMS)):
-            value = getattr(self, field, known[0])
-            if value not in known:
-                words, hint = ", ".join(map(repr, known)), nearest(str(value), known)
-                raise ValueError(f"{field}: expected one of {words}, got {value!r}{hint}")
-
-    @property
-    def _clip(self) -> str | None:
-        return getattr(self, "clip", None)
+        object.__setattr__(self, "steps", read_count("steps", self.steps))
+        if self.clip == "none":
+            object.__setattr__(self, "clip", None)
+        if self.clip is not None:
+            check_word("clip", self.clip, ("unit", "none"))
 
     def _search(self, norm: Norm, step: float, x_train: Tensor) -> Search:
         """The search for the worst point; training signals are looked at."""
-        steps = getattr(self, "steps", 1)
-        return Search(norm, self.radius, step, steps, self._box(norm, x_train))
-
-    def _box(self, norm: Norm, x_train: Tensor) -> tuple[float, float] | None:
-        """What entries are clipped to, or nothing; training signals must be in it."""
         check_signals(x_train, "x_train")
-        if self._clip == "none":
-            return None
-        if not bool(((x_train >= 0) & (x_train <= 1)).all()):
-            low, high = float(x_train.min()), float(x_train.max())
-            raise ValueError(
-                f"x_train: expected signals in [0, 1], in which {self.name} keeps them, got numbers from {low:g} to "
-                f"{high:g}; use clip=none, or normalize inside the model"
-            )
-        Ball("2" if norm == "l2" else "inf", self.radius, _UNIT).check(x_train)  # warns of a radius in other units
-        return _UNIT
+        search = Search(norm, self.radius, step, self.steps, None if self.clip is None else _UNIT)
+        search.check(x_train, "x_train")
+        if self.clip is not None:
+            Ball("2" if norm == "l2" else "inf", self.radius, _UNIT).check(x_train)  # warns of a radius in other units
+        return search
 
 
 @dataclass(frozen=True)
@@ -98,9 +78,20 @@ class PgdL2(_Robust):
     steps
         Each is 1.5 radius / steps long, along the gradient over its norm, and is projected back.
     clip
-        ``"unit"``: points stay in [0, 1]. ``"none"``: they may leave it, as in the published code.
+        ``"unit"``: points stay in [0, 1], where the signals must be too (pixels, not preprocessed by whitening and the
+        like); ``None``: they may leave it, as in the published code, and signals are as they are.
     loss
         ``"logistic"``, ``"squared_hinge"`` or ``"ridge"``; see `hilbertnet.losses`.
+
+    Raises
+    ------
+    ValueError
+        If an argument is not of this form; when bound or called, if signals to be clipped are not in [0, 1].
+
+    Warns
+    -----
+    RadiusWarning
+        When bound, if the ball around any signal holds all others in [0, 1].
 
     Examples
     --------
@@ -112,15 +103,21 @@ class PgdL2(_Robust):
     """
 
     name: ClassVar[str] = "pgd_l2"
-    formula: ClassVar[str] = "mean_i max over ||d||_2 <= r of loss(y_i, f(x_i + d))"
+    formula: ClassVar[str] = "mean_i max over ||d||_2 <= radius of loss(y_i, f(x_i + d))"
+
+    radius: float
     steps: int = 5
-    clip: str = "unit"
-    loss: str = "logistic"
+    clip: str | None = "unit"
+    loss: Loss = "logistic"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_word("loss", self.loss, LOSSES)
 
     def bind(self, x_train: Tensor, generator: int | torch.Generator | None = None) -> BoundPgd:
         """The loss itself; nothing in it is random. See `PenaltyTerm.bind`."""
         search = self._search("l2", STEP * self.radius / self.steps, x_train)
-        return BoundPgd(search, cast(Loss, self.loss), generator)
+        return BoundPgd(search, self.loss, generator)
 
 
 @dataclass(frozen=True)
@@ -132,21 +129,29 @@ class PgdLinf(_Robust):
     radius
         Of the balls.
     steps, step
-        How many, along the signs of the gradient, each of length `step`; 0.01 as published, for radii about 0.03.
+        How many, along the signs of the gradient, each of length `step`; 0.01 as published, for radii about 0.03: from
+        the random start they go no further than ``steps * step``.
     clip, loss
-        As for `PgdL2`.
+        As for `PgdL2`, with its errors and warnings.
     """
 
     name: ClassVar[str] = "pgd_linf"
-    formula: ClassVar[str] = "mean_i max over ||d||_inf <= r of loss(y_i, f(x_i + d))"
+    formula: ClassVar[str] = "mean_i max over ||d||_inf <= radius of loss(y_i, f(x_i + d))"
+
+    radius: float
     steps: int = 5
     step: float = 0.01
-    clip: str = "unit"
-    loss: str = "logistic"
+    clip: str | None = "unit"
+    loss: Loss = "logistic"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "step", real_number("step", self.step, above=0.0))
+        check_word("loss", self.loss, LOSSES)
 
     def bind(self, x_train: Tensor, generator: int | torch.Generator | None = None) -> BoundPgd:
         """The loss itself, with starts of its own; see `PenaltyTerm.bind`."""
-        return BoundPgd(self._search("linf", self.step, x_train), cast(Loss, self.loss), generator)
+        return BoundPgd(self._search("linf", self.step, x_train), self.loss, generator)
 
 
 @dataclass(frozen=True)
@@ -166,26 +171,30 @@ class Trades(_Robust):
     step
         Their length; by default as published 0.007 / 0.031 of the radius for l_inf, and 1.5 radius / steps for l2.
     clip
-        As for `PgdL2`.
+        As for `PgdL2`, with its errors and warnings.
     """
 
     name: ClassVar[str] = "trades"
-    formula: ClassVar[str] = "mean_i loss(y_i, f(x_i)) + beta max over ||d|| <= r of KL(p(x_i) || p(x_i + d))"
+    formula: ClassVar[str] = "mean_i loss(y_i, f(x_i)) + beta max over ||d|| <= radius of KL(p(x_i) || p(x_i + d))"
+
+    radius: float
     beta: float = 6.0
-    norm: str = "linf"
+    norm: Norm = "linf"
     steps: int = 10
     step: float | None = None
-    clip: str = "unit"
+    clip: str | None = "unit"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "beta", real_number("beta", self.beta, least=0.0))
+        check_word("norm", self.norm, NORMS)
+        if self.step is not None:
+            object.__setattr__(self, "step", real_number("step", self.step, above=0.0))
 
     def bind(self, x_train: Tensor, generator: int | torch.Generator | None = None) -> BoundTrades:
         """The loss itself, with starts of its own; see `PenaltyTerm.bind`."""
-        norm = cast(Norm, self.norm)
-        usual = _TRADES_STEP * self.radius if norm == "linf" else STEP * self.radius / self.steps
-        search = self._search(norm, usual if self.step is None else self.step, x_train)
+        usual = _TRADES_STEP * self.radius if self.norm == "linf" else STEP * self.radius / self.steps
+        search = self._search(self.norm, usual if self.step is None else self.step, x_train)
         return BoundTrades(search, self.beta, generator)
 
 
@@ -209,6 +218,17 @@ class Search:
     steps: int
     box: tuple[float, float] | None
 
+    def check(self, x: Tensor, name: str) -> None:
+        """Refuse signals that are not in the box: what is clipped would be moved out of the ball."""
+        if self.box is None:
+            return
+        low, high = x.min().item(), x.max().item()
+        if not (low >= self.box[0] - _ROUNDING and high <= self.box[1] + _ROUNDING):
+            raise ValueError(
+                f"{name}: expected signals in [{self.box[0]:g}, {self.box[1]:g}], in which they are kept, got numbers "
+                f"from {low:g} to {high:g}; use clip=none, or normalize inside the model"
+            )
+
     def __call__(self, objective: Callable[[Tensor], Tensor], x: Tensor, start: Tensor) -> Tensor:
         """From `start`, which need not be in the set, to a point of the set; nothing is raised but bad arguments."""
         project = ball(x, self.radius, self.norm, self.box)
@@ -222,10 +242,14 @@ class _Bound(Drawing):
         super().__init__(generator)
         self.search = search
 
-    def _find(self, model: nn.Module, x: Tensor, objective: Callable[[nn.Module, Tensor], Tensor]) -> Tensor:
-        """Points of the set around every example where `objective` is large."""
+    def _find(
+        self, model: nn.Module, x: Tensor, objective: Callable[[nn.Module], Callable[[Tensor], Tensor]]
+    ) -> Tensor:
+        """Points of the set around every example where the objective of the model as a function is large."""
+        check_signals(x)
+        self.search.check(x, "x")
         with as_function(model) as function, untouched(function):
-            return self.search(lambda point: objective(function, point), x, self._start(x.detach()))
+            return self.search(objective(function), x, self._start(x.detach()))
 
     @abstractmethod
     def _start(self, x: Tensor) -> Tensor:
@@ -241,13 +265,9 @@ class BoundPgd(_Bound):
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Mean loss and logits, both at the points found."""
-        found = self._find(model, x, lambda function, point: self._losses(logits_of(function, point), y))
+        found = self._find(model, x, lambda function: lambda point: _losses(self.loss, logits_of(function, point), y))
         logits = logits_of(model, found)
-        return self._losses(logits, y).mean(), logits
-
-    def _losses(self, logits: Tensor, y: Tensor) -> Tensor:
-        labels = read_labels(y, len(logits), logits.shape[1], logits.device)
-        return losses(self.loss, logits, signs(labels, logits.shape[1], logits.dtype))
+        return _losses(self.loss, logits, y).mean(), logits
 
     def _start(self, x: Tensor) -> Tensor:
         if self.search.norm == "l2":
@@ -265,21 +285,21 @@ class BoundTrades(_Bound):
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """The loss, and the logits at the examples themselves."""
-        with torch.no_grad(), as_function(model) as function, untouched(function):
-            clean = logits_of(function, x)
-        found = self._find(model, x, lambda function, point: divergences(clean, logits_of(function, point)))
+
+        def objective(function: nn.Module) -> Callable[[Tensor], Tensor]:
+            with torch.no_grad():
+                clean = logits_of(function, x)
+            return lambda point: divergences(clean, logits_of(function, point))
+
+        found = self._find(model, x, objective)
         logits = logits_of(model, x)
-        labels = read_labels(y, len(logits), logits.shape[1], logits.device)
-        loss = losses("logistic", logits, signs(labels, logits.shape[1], logits.dtype)).mean()
+        loss = _losses("logistic", logits, y).mean()
         return loss + self.beta * divergences(logits, logits_of(model, found)).mean(), logits
 
     def _start(self, x: Tensor) -> Tensor:
         return x + (_TRADES_START * torch.randn(x.shape, dtype=torch.float64, generator=self.rng)).to(x)
 
 
-def divergences(first: Float[Tensor, "n outputs"], second: Float[Tensor, "n outputs"]) -> Float[Tensor, " n"]:
-    """KL(p || q) of the probabilities that two rows of logits stand for; one output is the logit of class 1."""
-    if first.shape[1] == 1:
-        first, second = (functional.pad(logits, (1, 0)) for logits in (first, second))
-    log_p, log_q = first.log_softmax(1), second.log_softmax(1)
-    return (log_p.exp() * (log_p - log_q)).sum(1)
+def _losses(loss: Loss, logits: Float[Tensor, "n outputs"], y: Tensor) -> Float[Tensor, " n"]:
+    labels = read_labels(y, len(logits), logits.shape[1], logits.device)
+    return losses(loss, logits, signs(labels, logits.shape[1], logits.dtype))

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from hilbertnet.protocols import Penalty
+from hilbertnet.regularization.chance import Stateless, WarmStarted
 from hilbertnet.regularization.functions import as_function
-from hilbertnet.regularization.term import PenaltyTerm, Stateless
+from hilbertnet.regularization.term import PenaltyTerm
 from hilbertnet.regularization.weights import by_shape, full_precision, weight_layers
-from hilbertnet.signals import as_rng
 
 __all__ = ["SpectralPenalty", "WeightDecay"]
 
@@ -28,8 +28,8 @@ class SpectralPenalty(PenaltyTerm):
     Parameters
     ----------
     iterations
-        Power iterations for each batch, which start where those of the batch before ended; the gradient flows through
-        ``u^T W v`` with u and v constant. 0 for the exact norm, by a singular value decomposition.
+        Power iterations for each batch, which start where those of the batch before ended, or 0 for the exact norm, by
+        a singular value decomposition. The gradient flows through ``u^T W v`` with u and v constant.
 
     Raises
     ------
@@ -54,7 +54,7 @@ class SpectralPenalty(PenaltyTerm):
 
     def bind(self, x_train: Tensor, generator: int | torch.Generator | None = None) -> Penalty:
         """The penalty; `x_train` plays no part, see `PenaltyTerm.bind`."""
-        return _BoundSpectralPenalty(self.iterations, as_rng(generator))
+        return _BoundSpectralPenalty(self.iterations, generator)
 
 
 @dataclass(frozen=True)
@@ -70,13 +70,16 @@ class WeightDecay(PenaltyTerm):
 
     def bind(self, x_train: Tensor, generator: int | torch.Generator | None = None) -> Penalty:
         """The penalty; neither argument plays a part, see `PenaltyTerm.bind`."""
-        return Stateless(_half_squares)
+        return _BoundWeightDecay()
 
 
-def _half_squares(model: nn.Module, x: Tensor, y: Tensor, logits: Tensor | None = None) -> Tensor:
-    with as_function(model) as plain, full_precision(plain):
-        sums = [stack.square().sum() / 2 for _, stack in by_shape(weight_layers(plain))]
-        return _total(sums)
+class _BoundWeightDecay(Stateless):
+    """The penalty, ready for use."""
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, logits: Tensor | None = None) -> Tensor:
+        """The penalty; the batch plays no part."""
+        with as_function(model) as plain, full_precision(plain):
+            return _total([stack.square().sum() / 2 for _, stack in by_shape(weight_layers(plain))])
 
 
 def _total(parts: list[Tensor]) -> Tensor:
@@ -87,12 +90,12 @@ def _total(parts: list[Tensor]) -> Tensor:
     return total
 
 
-class _BoundSpectralPenalty:
+class _BoundSpectralPenalty(WarmStarted):
     """The penalty with the left singular vectors that it has found so far, by the layers' names."""
 
-    def __init__(self, iterations: int, generator: torch.Generator) -> None:
-        self.iterations, self.generator = iterations, generator
-        self.vectors: dict[str, Tensor] = {}
+    def __init__(self, iterations: int, generator: int | torch.Generator | None) -> None:
+        super().__init__(generator)
+        self.iterations = iterations
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, logits: Tensor | None = None) -> Tensor:
         """The penalty; the batch plays no part."""
@@ -120,20 +123,9 @@ class _BoundSpectralPenalty:
         """Where the iteration starts: where it ended, or a random direction."""
         known = self.vectors.get(name)
         if known is None or len(known) != stack.shape[1]:
-            known = torch.randn(stack.shape[1], dtype=torch.float64, generator=self.generator)
+            known = torch.randn(stack.shape[1], dtype=torch.float64, generator=self.rng)
             known = known / known.norm()
         return known.to(stack)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The vectors, and the state of the generator."""
-        return {"vectors": dict(self.vectors), "generator": self.generator.get_state()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up where `state_dict` left off."""
-        if state.keys() != {"vectors", "generator"}:
-            raise ValueError(f"state: expected that of an sn_penalty, got {', '.join(sorted(state)) or 'nothing'}")
-        self.vectors = {name: vector.clone() for name, vector in state["vectors"].items()}
-        self.generator.set_state(state["generator"].cpu())
 
 
 def _unit(vectors: Float[Tensor, "layers p"]) -> Float[Tensor, "layers p"]:

@@ -79,7 +79,7 @@ def fixed_steps(
 def ball(
     centre: Float[Tensor, "n ..."], radius: float, norm: Norm = "l2", box: tuple[float, float] | None = None
 ) -> Callable[[Tensor], Tensor]:
-    """A map of points (n, ...) into the balls around `centre`, within a box that holds the centres.
+    """A map of points (n, ...) into the balls around `centre`, within a box.
 
     It is the Euclidean projection for ``"linf"``, and for ``"l2"`` without a box; for ``"l2"`` with one, points go onto
     the ball first and into the box then, which takes them no further from the centre.
@@ -93,9 +93,11 @@ def ball(
     norm
         ``"l2"`` or ``"linf"``.
     box
-        Least and largest entry, such as (0, 1) for pixels, or ``None``.
+        Least and largest entry, such as (0, 1) for pixels, or ``None``. Where an entry of the centre is out of the box,
+        all between the two is allowed: what is clipped would be moved out of the ball.
     """
     centre = centre.detach()
+    low, high = (None, None) if box is None else (centre.clamp(max=box[0]), centre.clamp(min=box[1]))
 
     def project(point: Tensor) -> Tensor:
         moved = point - centre
@@ -105,7 +107,7 @@ def ball(
             length = moved.flatten(1).norm(dim=1)
             moved = moved * per_example(radius / length.clamp(min=radius), moved)
         found = centre + moved
-        return found if box is None else found.clamp(*box)
+        return found if box is None else found.clamp(low, high)
 
     return project
 

@@ -7,8 +7,7 @@ numbers, its deformed examples and its warm-started vectors, and whose `state_di
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -20,7 +19,7 @@ from hilbertnet.text import format_number
 if TYPE_CHECKING:
     from hilbertnet.regularization.regularizer import Regularizer
 
-__all__ = ["BoundConstraint", "BoundLoss", "ConstraintTerm", "LossTerm", "PenaltyTerm", "Stateless", "Term", "written"]
+__all__ = ["BoundConstraint", "BoundLoss", "ConstraintTerm", "LossTerm", "PenaltyTerm", "Term", "written"]
 
 
 @runtime_checkable
@@ -135,29 +134,3 @@ class ConstraintTerm(Term):
     @abstractmethod
     def bind(self, x_train: Tensor, generator: int | torch.Generator | None = None) -> BoundConstraint:
         """The constraint itself; see `PenaltyTerm.bind`."""
-
-
-@dataclass(frozen=True)
-class Stateless:
-    """A penalty that keeps nothing from one batch to the next.
-
-    Parameters
-    ----------
-    function
-        ``(model, x, y, logits) -> scalar``.
-    """
-
-    function: Callable[[nn.Module, Tensor, Tensor, Tensor | None], Tensor]
-
-    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, logits: Tensor | None = None) -> Tensor:
-        """The penalty at a batch."""
-        return self.function(model, x, y, logits)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Refuse the state of another penalty."""
-        if state:
-            raise ValueError(f"state: expected none, as this penalty keeps nothing, got {', '.join(sorted(state))}")

@@ -5,7 +5,10 @@ A new term is a class in this room and a place in `TERMS`.
 
 from __future__ import annotations
 
+import inspect
 import re
+import textwrap
+from collections.abc import Iterator
 from dataclasses import MISSING, Field, fields
 from typing import Any
 
@@ -50,14 +53,26 @@ _KINDS: dict[str, type[Term]] = {
 
 
 def describe() -> str:
-    """All terms with their arguments and formulas, for help texts."""
+    """All terms with their formulas and what their arguments mean, for help texts."""
     lines = []
     for title, kind in _KINDS.items():
         lines.append(f"{title}:")
         for term in TERMS.values():
             if issubclass(term, kind):
-                lines += [f"  {_usage(term)}", f"      {term.formula}"]
+                lines += [f"  {_usage(term)}", f"      {term.formula}", *_explained(term)]
     return "\n".join(lines)
+
+
+def _explained(term: type[Term]) -> Iterator[str]:
+    """What the docstring says of each argument, in one sentence, with the words of the text form."""
+    text, names = inspect.cleandoc(term.__doc__ or ""), {other.__name__: other.name for other in TERMS.values()}
+    found = re.search(r"^Parameters\n-+\n(.*?)(?=\n\n|\Z)", text, re.MULTILINE | re.DOTALL)
+    for entry in re.split(r"\n(?=\w)", found.group(1)) if found else []:
+        arguments, _, body = entry.partition("\n")
+        sentence = re.split(r"(?<=\.)\s", " ".join(body.split()))[0]
+        sentence = re.sub(r"`(\w+)`", lambda match: names.get(match[1], match[1]), sentence)
+        told = sentence.replace("`", "").replace("None", "none").replace('"', "'")
+        yield textwrap.fill(f"{arguments}: {told}", 110, initial_indent=" " * 8, subsequent_indent=" " * 12)
 
 
 def _usage(term: type[Term]) -> str:

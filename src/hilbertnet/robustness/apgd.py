@@ -15,7 +15,7 @@ from torch import Tensor
 from hilbertnet.ascent import unit_direction
 from hilbertnet.complexity.functions import Model
 from hilbertnet.robustness.attacks import ball_examples
-from hilbertnet.robustness.campaign import campaign, read_counts
+from hilbertnet.robustness.campaign import campaign, differentiable, read_counts
 from hilbertnet.robustness.goals import AttackLoss, Best, Goal
 from hilbertnet.robustness.threats import Ball
 from hilbertnet.signals import per_example
@@ -27,6 +27,7 @@ _ENOUGH = 0.75  # rho: the share of steps that should raise the objective
 _FIRST, _SHORTER, _LEAST = 0.22, 0.03, 0.06  # of all steps: the first period, by how much the next is shorter, the last
 
 
+@differentiable
 def apgd(
     model: Model,
     x: Float[Tensor, "n ..."],
@@ -35,6 +36,7 @@ def apgd(
     *,
     steps: int = 100,
     restarts: int = 1,
+    random_start: bool = False,
     target: Int[Tensor, " n"] | None = None,
     targets: int = 0,
     loss: AttackLoss = "logistic",
@@ -50,7 +52,7 @@ def apgd(
 
     Parameters
     ----------
-    model, x, y, threat, target, targets, batch_size
+    model, x, y, threat, random_start, target, targets, batch_size
         See `hilbertnet.robustness.attacks.pgd`.
     steps, restarts
         Of the ascents.
@@ -86,8 +88,8 @@ def apgd(
         return _climb(goal, threat, part, part if first else threat.draw(part, rng), steps)
 
     return campaign(
-        model, x, y, climb, loss=loss, target=target, targets=targets, restarts=restarts, generator=generator,
-        batch_size=batch_size,
+        model, x, y, climb, loss=loss, target=target, targets=targets, restarts=restarts,
+        random_start=random_start, generator=generator, batch_size=batch_size,
     )  # fmt: skip
 
 

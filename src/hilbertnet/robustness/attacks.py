@@ -16,13 +16,14 @@ from torch import Tensor
 from hilbertnet.ascent import projected_ascent, unit_direction
 from hilbertnet.complexity.functions import Model
 from hilbertnet.complexity.real_numbers import real_number
-from hilbertnet.robustness.campaign import campaign, read_counts, read_examples
+from hilbertnet.robustness.campaign import campaign, differentiable, read_counts, read_examples
 from hilbertnet.robustness.goals import AttackLoss, Best, Goal
 from hilbertnet.robustness.threats import Ball
 
-__all__ = ["AttackLoss", "ball_examples", "fgm", "pgd", "read_examples"]
+__all__ = ["AttackLoss", "ball_examples", "fgm", "pgd"]
 
 
+@differentiable
 def pgd(
     model: Model,
     x: Float[Tensor, "n ..."],
@@ -31,6 +32,7 @@ def pgd(
     *,
     steps: int = 50,
     restarts: int = 1,
+    random_start: bool = False,
     target: Int[Tensor, " n"] | None = None,
     targets: int = 0,
     step_size: float | None = None,
@@ -56,6 +58,8 @@ def pgd(
         The ball.
     steps, restarts
         Of the ascents.
+    random_start
+        Whether the first start is drawn too, as for an attack that is tried once more.
     target
         The wrong class that each example should be taken for, shape (n,); default any.
     targets
@@ -116,11 +120,12 @@ def pgd(
         ).point
 
     return campaign(
-        model, x, y, climb, loss=loss, target=target, targets=targets, restarts=restarts, generator=generator,
-        batch_size=batch_size,
+        model, x, y, climb, loss=loss, target=target, targets=targets, restarts=restarts,
+        random_start=random_start, generator=generator, batch_size=batch_size,
     )  # fmt: skip
 
 
+@differentiable
 def fgm(
     model: Model,
     x: Float[Tensor, "n ..."],

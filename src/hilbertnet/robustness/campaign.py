@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hilbertnet.complexity.functions import Model, outputs, read_labels, untouched
+from hilbertnet.complexity.functions import Model, outputs, untouched
+from hilbertnet.losses import read_labels
 from hilbertnet.robustness.goals import AttackLoss, Best, Goal, attack_loss, read_targets
 from hilbertnet.signals import as_rng, is_count
 
-__all__ = ["Climb", "campaign", "goal_of", "read_aims", "read_counts", "read_examples"]
+__all__ = ["Climb", "campaign", "differentiable", "goal_of", "read_aims", "read_counts", "read_examples"]
+
+_P, _R = ParamSpec("_P"), TypeVar("_R")
 
 Climb = Callable[[Goal, Tensor, bool, torch.Generator], Tensor]
 """From a goal, signals, whether to start at them or at random, and a generator, to points that the threat allows."""
+
+
+def differentiable(attack: Callable[_P, _R]) -> Callable[_P, _R]:
+    """An attack that callers in inference mode may use, and with tensors from there: copies can be differentiated."""
+
+    def plain(value: Any) -> Any:
+        return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
+
+    @functools.wraps(attack)
+    def called(*args: Any, **options: Any) -> Any:
+        with torch.inference_mode(False):
+            return attack(*map(plain, args), **{name: plain(value) for name, value in options.items()})
+
+    return called
 
 
 def campaign(
@@ -29,20 +47,22 @@ def campaign(
     target: Int[Tensor, " n"] | None = None,
     targets: int = 0,
     restarts: int = 1,
+    random_start: bool = False,
     generator: int | torch.Generator | None = None,
     batch_size: int = 512,
 ) -> Float[Tensor, "n ..."]:
     """The best point of each example over all its climbs; the model is left as it was.
 
-    The first climb starts at the signals, the `restarts` - 1 others at random; then one for each of the `targets`
-    likeliest wrong classes. A point that is decided as the attack wants is better than one that is not, and of two such
-    points that of the larger loss; the signals themselves count, so that nothing gets worse.
+    The first climb starts at the signals, the `restarts` - 1 others at random; then one, from the signals, for each of
+    the `targets` likeliest wrong classes. With `random_start` none starts at the signals. A point that is decided as
+    the attack wants is better than one that is not, and of two such points that of the larger loss; the signals
+    themselves count, so that nothing gets worse.
 
     Parameters
     ----------
     climb
         From a goal, signals, whether to start at them, and a generator, to points.
-    model, x, y, loss, target, targets, restarts, generator, batch_size
+    model, x, y, loss, target, targets, restarts, random_start, generator, batch_size
         See `hilbertnet.robustness.attacks.pgd`.
 
     Raises
@@ -53,6 +73,8 @@ def campaign(
     read_examples(x, y)
     read_aims(target, targets, len(x))
     read_counts(restarts=restarts, batch_size=batch_size)
+    if not isinstance(random_start, bool):
+        raise ValueError(f"random_start: expected True or False, got {random_start!r}")
     raised, rng, clean, parts = attack_loss(loss), as_rng(generator), x.detach(), []
     with untouched(model):
         for first in range(0, len(x), batch_size):
@@ -61,10 +83,10 @@ def campaign(
             goal, scores = goal_of(model, part, y[rows], raised, None if target is None else target[rows])
             best = Best(goal, part, scores)
             for number in range(restarts):
-                found = climb(goal, part, number == 0, rng)
+                found = climb(goal, part, number == 0 and not random_start, rng)
                 best.offer(found, goal.scores(found))
             for aim in goal.likely(scores, targets):
-                found = climb(goal.towards(aim), part, True, rng)
+                found = climb(goal.towards(aim), part, not random_start, rng)
                 best.offer(found, goal.scores(found))
             parts.append(best.point.clone())
     return torch.cat(parts)

@@ -15,7 +15,7 @@ from hilbertnet.ascent import Objective, projected_ascent
 from hilbertnet.complexity.functions import Model
 from hilbertnet.deformations import warn_of_folds, warp
 from hilbertnet.deformations.field_set import FieldSet
-from hilbertnet.robustness.campaign import campaign, read_counts, read_examples
+from hilbertnet.robustness.campaign import campaign, differentiable, read_counts, read_examples
 from hilbertnet.robustness.goals import AttackLoss, Goal
 from hilbertnet.robustness.threats import Deformations
 from hilbertnet.signals import per_example
@@ -25,6 +25,7 @@ __all__ = ["deformation_attack"]
 _STEP = 0.5  # the first step, in units of the set
 
 
+@differentiable
 def deformation_attack(
     model: Model,
     x: Float[Tensor, "n channels *space"],

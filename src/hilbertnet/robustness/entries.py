@@ -8,10 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from hilbertnet.complexity.functions import Model, untouched
+from hilbertnet.records import digest
 from hilbertnet.robustness.apgd import apgd
 from hilbertnet.robustness.attacks import fgm, pgd
 from hilbertnet.robustness.deformation_attack import deformation_attack
@@ -63,6 +65,11 @@ class Entry:
         """What a checkpoint knows it by: names and options."""
         return f"{self.name}: {_described(self.function)}"
 
+    @property
+    def random(self) -> bool:
+        """Whether it may do something else when it is tried again: one step does not."""
+        return self.kind == "threat" and _bare(self.function) is not fgm
+
     def run(self, model: Model, x: Tensor, y: Tensor, threat: Any, generator: torch.Generator, again: bool) -> Tensor:
         """Attacked signals.
 
@@ -79,13 +86,8 @@ class Entry:
         if self.kind == "nearest":
             found = self.function(model, x, y, norm=threat.norm, bounds=threat.bounds, generator=generator)
             return found if isinstance(found, Tensor) else found.x_adv
-        more = self._random_starts() if again else {}
+        more = {"random_start": True} if again and "random_start" in _parameters(self.function) else {}
         return self.function(model, x, y, threat, generator=generator, **more)
-
-    def _random_starts(self) -> dict[str, Any]:
-        """The first start is the example itself, so that of two one is random; who gave the option keeps it."""
-        given = self.function.keywords if isinstance(self.function, functools.partial) else {}
-        return {"restarts": 2} if "restarts" in _parameters(self.function) and "restarts" not in given else {}
 
 
 def read_attacks(attacks: Attacks, threat: Any) -> list[Entry]:
@@ -160,10 +162,22 @@ def _title(function: Any) -> str:
     """Name, and the options that make it another."""
     options = function.keywords if isinstance(function, functools.partial) else {}
     name = str(getattr(_bare(function), "__name__", "attack"))
-    return f"{name}({', '.join(f'{key}={value!r}' for key, value in options.items())})" if options else name
+    return f"{name}({', '.join(f'{key}={_word(value)}' for key, value in options.items())})" if options else name
 
 
-def _described(function: Any) -> str:
-    bare = _bare(function)
-    given = (function.args, function.keywords) if isinstance(function, functools.partial) else ((), {})
-    return f"{bare.__module__}.{bare.__qualname__} {given!r}"
+def _word(value: Any) -> str:
+    """For tables."""
+    return str(getattr(value, "__name__", None) or repr(value))
+
+
+def _described(value: Any) -> str:
+    """The same in every process: no addresses of functions, all numbers of a tensor."""
+    if isinstance(value, functools.partial):
+        options = {name: _described(one) for name, one in sorted(value.keywords.items())}
+        return f"{_described(value.func)} {[_described(one) for one in value.args]} {options}"
+    if isinstance(value, torch.Tensor | np.ndarray):
+        return digest(value)
+    if callable(value):
+        bare = _bare(value)
+        return f"{bare.__module__}.{bare.__qualname__}"
+    return repr(value)

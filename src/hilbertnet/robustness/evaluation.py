@@ -10,142 +10,31 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from hilbertnet.complexity.certificates import Certificates, read_radii
-from hilbertnet.complexity.functions import Model, batched, read_labels
+from hilbertnet.complexity.functions import Model, batched
 from hilbertnet.complexity.margins import margins
-from hilbertnet.metrics import Interval, accuracy_interval
+from hilbertnet.losses import read_labels
 from hilbertnet.progress import Progress
 from hilbertnet.records import digest
-from hilbertnet.robustness.attacks import pgd, read_examples
+from hilbertnet.robustness.attacked import Attacked
+from hilbertnet.robustness.attacks import pgd
+from hilbertnet.robustness.campaign import differentiable, read_counts, read_examples
 from hilbertnet.robustness.entries import Attacks, Entry, read_attacks
-from hilbertnet.robustness.sanity import CertificateWarning, sanity_checks
+from hilbertnet.robustness.sanity import CertificateWarning, find_faults
 from hilbertnet.robustness.search import Search, Stage, at_radius, model_identity, radius_of
-from hilbertnet.robustness.threats import Ball, Deformations
-from hilbertnet.signals import as_rng, is_count
-from hilbertnet.text import columns
+from hilbertnet.robustness.threats import Ball, Deformations, RadiusWarning
+from hilbertnet.signals import as_rng
 
 __all__ = ["Attacked", "attacked_accuracy", "evaluate"]
 
 
-@dataclass(frozen=True, eq=False)
-class Attacked:
-    """Which examples of a model withstood attacks; ``print`` it.
-
-    Parameters
-    ----------
-    norm
-        Of the threats: ``"l2"``, ``"l_inf"``, or ``"deformations"``, whose radii are largest shifts in pixels.
-    radii
-        Increasing.
-    clean
-        Which examples are decided rightly, shape (n,).
-    length
-        The smallest perturbation found that makes the decision wrong, shape (n,): 0 where it is without one, infinite
-        where none was found. For deformations, the radius of the threat at which one was found.
-    certificates
-        Of the same examples, or ``None``.
-    attacks
-        Names.
-    by
-        Which of them found it, -1 for none, shape (n,).
-    kept
-        Examples whose adversarial signals are kept.
-    points
-        Those of the smallest perturbation found, the signals themselves where there is none, shape (kept, ...).
-    seconds
-        What the attacks took, those before an interruption included.
-    """
-
-    norm: str
-    radii: tuple[float, ...]
-    clean: Bool[Tensor, " n"]
-    length: Float[Tensor, " n"]
-    certificates: Certificates | None = None
-    attacks: tuple[str, ...] = ()
-    by: Int[Tensor, " n"] = field(default_factory=lambda: torch.arange(0))
-    kept: Int[Tensor, " kept"] = field(default_factory=lambda: torch.arange(0))
-    points: Float[Tensor, "kept ..."] | None = None
-    seconds: float = 0.0
-
-    @property
-    def survived(self) -> Bool[Tensor, "radii n"]:
-        """Which examples are right at each radius and at all smaller ones."""
-        return self.clean & (self.length > torch.tensor(self.radii, dtype=torch.float64)[:, None])
-
-    @property
-    def accuracy(self) -> list[Interval]:
-        """Attacked accuracy by radius, an upper bound of the robust accuracy of these examples, with its interval."""
-        return [_accuracy(row) for row in self.survived]
-
-    @property
-    def clean_accuracy(self) -> Interval:
-        """Accuracy without an attack."""
-        return _accuracy(self.clean)
-
-    def accuracy_at(self, radius: float) -> Interval:
-        """An upper bound of the robust accuracy at any radius, by the lengths of the perturbations found.
-
-        Between the radii it is as good as minimal-norm attacks are; others find perturbations as long as they may be.
-
-        Parameters
-        ----------
-        radius
-            At least 0.
-        """
-        (checked,) = read_radii([radius])
-        return _accuracy(self.clean & (self.length > checked))
-
-    @property
-    def certified(self) -> list[Interval] | None:
-        """Certified accuracy by radius, never above `accuracy`; ``None`` without certificates."""
-        if self.certificates is None:
-            return None
-        return [self.certificates.accuracy(radius) for radius in self.radii]
-
-    @property
-    def broken(self) -> dict[str, list[int]]:
-        """How many examples each attack was the one to break, by radius."""
-        right = self.clean & ~self.survived
-        return {name: (right & (self.by == i)).sum(1).tolist() for i, name in enumerate(self.attacks)}
-
-    def __str__(self) -> str:
-        broken = self.broken if len(self.attacks) > 1 else {}
-        certified = self.certified
-        radius = "shift (pixels)" if self.norm == "deformations" else f"{self.norm} radius"
-        head = [radius, "attacked (%)", *([] if certified is None else ["certified (%)"])]
-        rows = [[*head, *(f"broken by {name}" for name in broken)]]
-        for i, (size, value) in enumerate(zip(self.radii, self.accuracy, strict=True)):
-            values = [value, *([] if certified is None else [certified[i]])]
-            cells = [str(value).replace("%", "") for value in values]
-            rows.append([f"{size:g}", *cells, *(str(counts[i]) for counts in broken.values())])
-        return f"{len(self.clean)} examples, accuracy {self.clean_accuracy}\n{columns(rows)}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        certified = self.certified
-        return {
-            "norm": self.norm,
-            "radii": list(self.radii),
-            "examples": len(self.clean),
-            "attacks": list(self.attacks),
-            "clean": self.clean_accuracy._asdict(),
-            "attacked": [one._asdict() for one in self.accuracy],
-            "certified": None if certified is None else [one._asdict() for one in certified],
-            "broken": self.broken,
-        }
-
-
-def _accuracy(right: Tensor) -> Interval:
-    return accuracy_interval([True] * len(right), right.cpu().numpy())
-
-
+@differentiable
 def evaluate(
     model: Model,
     x: Float[Tensor, "n ..."],
@@ -191,8 +80,8 @@ def evaluate(
         ``run_standard_evaluation``, which is called once, and whose points must be inside the largest ball. Options go
         in by `functools.partial`, names for tables by a dictionary.
     restarts
-        How often attacks that have a radius are tried. From the second time on those that have an option ``restarts``
-        get ``restarts=2``, since their first start is the example itself.
+        How often attacks that have a radius are tried, but for one step, which has no start. From the second time on
+        those that have an option ``random_start`` get ``random_start=True``.
     restart_share
         Of the examples that are left, how many are tried again, in (0, 1].
     certificates
@@ -226,17 +115,18 @@ def evaluate(
     [1.0, 0.5, 0.5]
     """
     read_examples(x, y)
-    _check_threat(threat, x)
+    if not isinstance(threat, Ball | Deformations):
+        raise ValueError(f"threat: expected a Ball or Deformations, got {threat!r}")
     sizes = read_radii([radius_of(threat)] if radii is None else radii)
     _check_options(restarts, restart_share, batch_size, keep)
+    threat = threat if radius_of(threat) == max(sizes) else at_radius(threat, max(sizes))
+    threat.check(x)
     entries = read_attacks(attacks, threat)
     seed = int(torch.randint(2**40, (), generator=as_rng(generator)))
     x = x.detach()
     scores = batched(model, x, batch_size)
     labels = read_labels(y, len(x), scores.shape[1], x.device)
     _check_certificates(certificates, scores, labels, threat)
-    if checks:
-        sanity_checks(model, x, labels, at_radius(threat, max(sizes)), generator=seed)
     search = Search(model, x, labels, scores, threat, sizes, batch_size=batch_size, keep=keep)
     clean = search.length > 0
     identity = {
@@ -247,7 +137,11 @@ def evaluate(
     }  # fmt: skip
     search.remember(checkpoint, identity, seed)
     names = tuple(entry.name for entry in entries)
-    search.run(_stages(entries, sizes, restarts), names, restart_share, progress)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RadiusWarning)  # given already
+        for fault in find_faults(model, x, labels, threat, generator=seed) if checks else ():
+            warnings.warn(fault, stacklevel=3)
+        search.run(_stages(entries, sizes, restarts), names, restart_share, progress)
     found = Attacked(
         threat.name, tuple(sizes), clean, search.length, certificates, names, search.by, search.kept, search.points,
         search.seconds,
@@ -291,21 +185,13 @@ def _stages(entries: Sequence[Entry], radii: Sequence[float], restarts: int) -> 
         if radius > 0
         for restart in range(restarts)
         for entry in by_radius
+        if restart == 0 or entry.random
     ]
 
 
-def _check_threat(threat: object, x: Tensor) -> None:
-    if not isinstance(threat, Ball | Deformations):
-        raise ValueError(f"threat: expected a Ball or Deformations, got {threat!r}")
-    threat.check(x)
-
-
 def _check_options(restarts: int, share: float, batch_size: int, keep: int) -> None:
-    for name, value in (("restarts", restarts), ("batch_size", batch_size)):
-        if not is_count(value):
-            raise ValueError(f"{name}: expected a whole number of at least 1, got {value!r}")
-    if keep != 0 and not is_count(keep):
-        raise ValueError(f"keep: expected a whole number of at least 0, got {keep!r}")
+    read_counts(restarts=restarts, batch_size=batch_size)
+    read_counts(0, keep=keep)
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
         raise ValueError(f"restart_share: expected a number in (0, 1], got {share!r}")
 
@@ -315,6 +201,8 @@ def _check_certificates(
 ) -> None:
     if certificates is None:
         return
+    if not isinstance(certificates, Certificates):
+        raise ValueError(f"certificates: expected Certificates, as certified_radii gives, got {certificates!r}")
     if not isinstance(threat, Ball) or (threat.norm == "inf") != (certificates.unit == "l_inf"):
         unit = "l_inf" if certificates.unit == "l_inf" else "l2"
         raise ValueError(f"certificates: expected an {unit} threat, which they are for, got {threat}")
@@ -337,5 +225,5 @@ def _warn_of_certificates(found: Attacked) -> None:
             f"such as example {worst}, at {found.length[worst]:.4g} with {found.certificates.best[worst]:.4g} "
             "certified: the Lipschitz constants are too small",
             CertificateWarning,
-            stacklevel=3,
+            stacklevel=4,
         )

@@ -20,9 +20,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from hilbertnet.ascent import value_and_gradient
-from hilbertnet.complexity.functions import Model, outputs, read_labels
+from hilbertnet.complexity.functions import Model, outputs
 from hilbertnet.complexity.margins import margins
-from hilbertnet.losses import decide, losses, signs
+from hilbertnet.losses import decide, losses, read_labels, signs
 from hilbertnet.signals import per_example
 from hilbertnet.text import nearest
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from hilbertnet.ascent import unit_direction
 from hilbertnet.complexity.functions import Model, untouched
 from hilbertnet.robustness.boxes import lengths, project
-from hilbertnet.robustness.campaign import goal_of, read_aims, read_counts, read_examples
+from hilbertnet.robustness.campaign import differentiable, goal_of, read_aims, read_counts, read_examples
 from hilbertnet.robustness.goals import Goal, attack_loss
 from hilbertnet.robustness.threats import Ball, Norm, read_bounds, read_norm
 from hilbertnet.signals import as_rng, per_example
@@ -47,6 +47,7 @@ class MinimalNorm(NamedTuple):
     distance: Float[Tensor, " n"]
 
 
+@differentiable
 def fmn(
     model: Model,
     x: Float[Tensor, "n ..."],

@@ -14,12 +14,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from hilbertnet.complexity.functions import Model, batched, outputs, read_labels, untouched
+from hilbertnet.complexity.functions import Model, batched, outputs, untouched
 from hilbertnet.complexity.margins import margins
-from hilbertnet.losses import decide, losses, signs
-from hilbertnet.robustness.attacks import pgd, read_examples
+from hilbertnet.losses import decide, losses, read_labels, signs
+from hilbertnet.robustness.attacks import pgd
+from hilbertnet.robustness.campaign import differentiable, read_counts, read_examples
 from hilbertnet.robustness.threats import Ball, Deformations
-from hilbertnet.signals import is_count
 
 __all__ = [
     "CertificateWarning",
@@ -29,6 +29,8 @@ __all__ = [
     "SanityWarning",
     "TrainingModeWarning",
     "ZeroGradientWarning",
+    "find_faults",
+    "probability_warning",
     "sanity_checks",
 ]
 
@@ -64,6 +66,7 @@ class CertificateWarning(SanityWarning):
     """An attack broke an example inside its certified radius."""
 
 
+@differentiable
 def sanity_checks(
     model: Model,
     x: Tensor,
@@ -108,21 +111,33 @@ def sanity_checks(
     >>> [type(warning).__name__ for warning in found if "probabilities" in str(warning)]
     ['ProbabilityWarning']
     """
+    found = find_faults(model, x, y, threat, examples=examples, generator=generator)
+    for one in found:
+        warnings.warn(one, stacklevel=3)
+    return found
+
+
+def find_faults(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    threat: Ball | Deformations,
+    *,
+    examples: int = 32,
+    generator: int | torch.Generator | None = 0,
+) -> tuple[SanityWarning, ...]:
+    """The warnings of `sanity_checks`, which are not given yet."""
     read_examples(x, y)
-    if not is_count(examples):
-        raise ValueError(f"examples: expected a whole number of at least 1, got {examples!r}")
+    read_counts(examples=examples)
     x = x[:examples].detach()
     scores = batched(model, x, examples)
     y = read_labels(torch.as_tensor(y)[:examples], len(x), scores.shape[1], x.device)
-    found = [_training_mode(model), _randomness(model, x, scores), _probabilities(scores)]
+    found = [_training_mode(model), _randomness(model, x, scores), probability_warning(scores)]
     slopes = _slopes(model, x, y)
     found.append(_zero_gradients(slopes))
     if isinstance(threat, Ball) and slopes is not None and threat.radius > 0:
         found += _masking(model, x, y, scores, threat, generator)
-    given = tuple(one for one in found if one is not None)
-    for one in given:
-        warnings.warn(one, stacklevel=3)
-    return given
+    return tuple(one for one in found if one is not None)
 
 
 def _training_mode(model: Model) -> SanityWarning | None:
@@ -142,7 +157,15 @@ def _randomness(model: Model, x: Tensor, scores: Tensor) -> SanityWarning | None
     )
 
 
-def _probabilities(scores: Tensor) -> SanityWarning | None:
+def probability_warning(scores: Tensor) -> ProbabilityWarning | None:
+    """What to say of outputs that look like probabilities, or ``None``.
+
+    Parameters
+    ----------
+    scores
+        Shape (n, outputs). A single output is only ever in [0, 1], where logits of both signs are expected, if the
+        network is a trained one.
+    """
     inside = bool(((scores >= 0) & (scores <= 1)).all())
     if scores.shape[1] == 1:
         if not inside or len(scores) < 2 or scores.unique().numel() < 2:

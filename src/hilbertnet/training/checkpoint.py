@@ -50,10 +50,13 @@ class TrainingCheckpoint:
                 self.best_epoch = epoch
         self.best = state["best"]
 
+    def offer(self, epoch: Epoch) -> None:
+        """Note the model as it is now, if the epoch is the best so far."""
+        if epoch.better_than(self.best_epoch):
+            self.best, self.best_epoch = copy.deepcopy(self.parts["model"].state_dict()), epoch
+
     def keep(self) -> None:
-        """Note the epoch that has ended."""
-        if self.history[-1].better_than(self.best_epoch):
-            self.best, self.best_epoch = copy.deepcopy(self.parts["model"].state_dict()), self.history[-1]
+        """Write down the epoch that has ended."""
         if self.file is not None:
             parts = {name: part.state_dict() for name, part in self.parts.items()}
             history = [asdict(epoch) for epoch in self.history]
@@ -61,7 +64,7 @@ class TrainingCheckpoint:
             save_state(self.file, state, _KIND)
 
     def restore_best(self) -> None:
-        """Leave the model as it was after its best epoch; as it is where nothing was evaluated."""
+        """Leave the model as it was offered with its best epoch; as it is where nothing was evaluated."""
         if self.best is not None:
             self.parts["model"].load_state_dict(self.best)
 

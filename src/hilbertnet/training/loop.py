@@ -8,6 +8,7 @@ of its last whole epoch, to the same bytes (on the CPU, with the same number of 
 
 from __future__ import annotations
 
+import copy
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -47,6 +48,9 @@ def train(
     progress: Progress = None,
 ) -> list[Epoch]:
     """Train `model` in place, and leave it as it was after its best epoch, in eval mode.
+
+    Where a constraint comes down with the epochs, the model is validated and left as projected onto the constraint of
+    the last epoch, whichever is the best.
 
     Parameters
     ----------
@@ -97,8 +101,9 @@ def train(
     objective = objective or classification_loss()
     scaler = torch.amp.GradScaler(enabled=recipe.precision == "float16" and device_of(model).type == "cuda")
     run = _Run(model, optimizer, recipe, objective, penalty, constraint, augment, scaler)
-    parts = {"model": model, "optimizer": optimizer, "schedule": schedule, "penalty": penalty, "scaler": scaler}
-    parts |= {name: part for name, part in (("objective", objective), ("constraint", constraint)) if _keeps(part)}
+    parts = {"model": model, "optimizer": optimizer, "schedule": schedule, "scaler": scaler}
+    given = {"objective": objective, "penalty": penalty, "constraint": constraint}
+    parts |= {name: part for name, part in given.items() if _keeps(part)}
     kept = TrainingCheckpoint(
         checkpoint, parts, identity(model, data, validation, optimizer, recipe, parts) | dict(settings or {})
     )
@@ -115,16 +120,31 @@ def train(
         if schedule is not None:
             schedule.step()
         due = (number + 1) % recipe.evaluate_every == 0 or number + 1 == recipe.epochs
-        held_loss, held_accuracy = None, None
+        held: tuple[float | None, float | None] = (None, None)
         if validation is not None and due:
-            held_loss, held_accuracy = evaluate(model, validation, validation_objective or objective)
-        seconds = time.perf_counter() - started
-        history.append(Epoch(number, rate, loss, accuracy, held_loss, held_accuracy, seconds))
+            with _as_in_the_end(model, constraint, number, recipe.epochs - 1):
+                held = evaluate(model, validation, validation_objective or objective)
+                kept.offer(Epoch(number, rate, loss, accuracy, *held, 0.0))
+        history.append(Epoch(number, rate, loss, accuracy, *held, time.perf_counter() - started))
         kept.keep()
     kept.restore_best()
     kept.remove()
     model.eval()
     return history
+
+
+@contextmanager
+def _as_in_the_end(model: nn.Module, constraint: Constraint | None, epoch: int, last: int) -> Iterator[None]:
+    """The model as it would be left after an epoch: in the constraint's last set, which may be smaller than today's."""
+    if constraint is None or epoch == last:
+        yield
+        return
+    own = copy.deepcopy(model.state_dict())
+    constraint.project_(model, last)
+    try:
+        yield
+    finally:
+        model.load_state_dict(own)
 
 
 @dataclass

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from hilbertnet.losses import Loss, decide, losses, signs
+from hilbertnet.losses import Loss, decide, losses, read_labels, signs
 
-__all__ = ["Data", "Objective", "classification_loss", "device_of", "evaluate", "evaluating"]
+__all__ = ["Data", "Objective", "classification_loss", "device_of", "evaluate", "evaluating", "logits_of"]
 
 Data = tuple[Tensor, Tensor]
 Objective = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -23,16 +24,32 @@ def classification_loss(loss: Loss = "logistic") -> Objective:
     ----------
     loss
         ``"logistic"``, ``"squared_hinge"`` or ``"ridge"``; one output stands for two classes, and may come without
-        its axis.
+        its axis. Called with labels that are not numbers of classes of the model, it raises ``ValueError``.
     """
 
     def objective(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        scores = model(x)
-        scores = scores[:, None] if scores.ndim == 1 else scores
-        wide = scores if scores.dtype in (torch.float32, torch.float64) else scores.float()
-        return losses(loss, wide, signs(y, scores.shape[1], wide.dtype)).mean(), wide
+        scores = logits_of(model, x)
+        labels = read_labels(y, len(x), scores.shape[1], scores.device)
+        return losses(loss, scores, signs(labels, scores.shape[1], scores.dtype)).mean(), scores
 
     return objective
+
+
+def logits_of(model: nn.Module, x: Float[Tensor, "n ..."]) -> Float[Tensor, "n outputs"]:
+    """Logits in at least float32, one row for each signal; one output may come without its axis.
+
+    Raises
+    ------
+    ValueError
+        If they are not of this form.
+    """
+    found = model(x)
+    if isinstance(found, Tensor) and found.ndim == 1:
+        found = found[:, None]
+    if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(x) or not found.is_floating_point():
+        got = f"shape {tuple(found.shape)}, {found.dtype}" if isinstance(found, Tensor) else type(found).__name__
+        raise ValueError(f"model: expected logits of shape ({len(x)},) or ({len(x)}, outputs), got {got}")
+    return found if found.dtype in (torch.float32, torch.float64) else found.float()
 
 
 @torch.no_grad()

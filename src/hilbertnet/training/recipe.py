@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
+
+from hilbertnet.signals import is_count
+from hilbertnet.text import check_word
 
 __all__ = ["DivergedError", "Epoch", "Recipe", "ended"]
 
@@ -36,7 +40,7 @@ class Recipe:
     Raises
     ------
     ValueError
-        If a number is not positive, or the precision unknown.
+        If a count is no whole number of at least 1, `clip` not positive, or the precision unknown.
     """
 
     epochs: int
@@ -48,12 +52,15 @@ class Recipe:
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "clip", "patience", "evaluate_every"):
+        for name in ("epochs", "batch_size", "patience", "evaluate_every"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name}: expected a positive number, got {value!r}")
-        if self.precision not in ("float32", "bfloat16", "float16"):
-            raise ValueError(f"precision: expected float32, bfloat16 or float16, got {self.precision!r}")
+            if not is_count(value) and not (name == "patience" and value is None):
+                raise ValueError(f"{name}: expected a whole number of at least 1, got {value!r}")
+        clip = self.clip
+        real = isinstance(clip, int | float) and not isinstance(clip, bool)
+        if clip is not None and not (real and 0 < clip < math.inf):
+            raise ValueError(f"clip: expected a positive finite number or None, got {clip!r}")
+        check_word("precision", self.precision, ("float32", "bfloat16", "float16"))
 
 
 @dataclass(frozen=True)
