@@ -1,13 +1,14 @@
-"""What a penalty costs in each training step, over a plain step, against how far its value is from the published one.
+"""What a term costs in each training step, over a plain step, and how far cheaper penalties are from published ones.
 
-    python benchmarks/penalties.py [--model mnist|vgg] [--width N] [--weight W] [--out curve.png]
+    python benchmarks/penalties.py [--model mnist|vgg] [--width N] [--weight W] [--only NAME ...] [--out curve.png]
 
 A network is trained for a few epochs, with or without a penalty, on scikit-learn's digits, enlarged to 28 x 28 for
 `mnist_net` and to 32 x 32 for `vgg`, there in two random colours each. Then come steps without the optimizer's part
-(forward, loss, penalty, backward), one of each kind in turns, all in one run: the cost is the median over rounds of the
-ratio to the plain step of the same round, in processor time of one thread. The whole is ``delta(1)``, the published
-objective, which ascends from every example for every logit, or ``grad``: "missing" is what the mean value lacks of it,
-and, where logits are drawn, "spread" the standard deviation of a step's value, both relative to the whole.
+(forward, loss, penalty, backward; for constraints also a small step, projection, and back), one of each kind in turns,
+all in one run: the cost is the median over rounds of the ratio to the plain step of the same round, in processor time
+of one thread. The whole is ``delta(1)``, the published objective, which ascends from every example for every logit, or
+``grad``: "missing" is what the mean value lacks of it, and, where logits are drawn, "spread" the standard deviation of
+a step's value, both relative to the whole.
 """
 
 from __future__ import annotations
@@ -24,10 +25,26 @@ from torch.nn import functional
 
 from hilbertnet.networks import mnist_net, vgg
 from hilbertnet.records import atomic_path, environment
-from hilbertnet.regularization.delta import Delta
-from hilbertnet.regularization.gradients import Grad, GradL1, GradL2
-from hilbertnet.regularization.term import PenaltyTerm
-from hilbertnet.regularization.vat import Vat
+from hilbertnet.regularization import (
+    BoundRegularizer,
+    Delta,
+    DTau,
+    Grad,
+    GradL1,
+    GradL2,
+    OperatorProjection,
+    PenaltyTerm,
+    PgdL2,
+    PgdLinf,
+    SpectralPenalty,
+    SpectralProjection,
+    Tau,
+    Term,
+    Trades,
+    Vat,
+    WeightDecay,
+    as_regularizer,
+)
 from hilbertnet.text import columns
 from hilbertnet.training import Recipe, evaluate, train
 
@@ -50,8 +67,25 @@ DELTA = [
     Delta(RADIUS, screen=16, probe=2, classes=5),
 ]
 GRAD = [Grad(), Grad(classes=1), Grad(classes=3)]
-OTHERS = [GradL2(), GradL2(examples=32), GradL1(), Vat(RADIUS), Vat(RADIUS, examples=32)]
-DRAWS = 50
+OTHERS: list[Term] = [
+    GradL2(),
+    GradL2(examples=32),
+    GradL1(),
+    Vat(RADIUS),
+    Vat(RADIUS, examples=32),
+    Tau(),
+    Tau(variants=8),
+    DTau(),
+    PgdL2(RADIUS),
+    PgdLinf(0.03),
+    Trades(0.03),
+    SpectralPenalty(),
+    SpectralPenalty(0),
+    WeightDecay(),
+    SpectralProjection(1.0, None),
+    OperatorProjection(1.0, None),
+]
+DRAWS = 20
 
 
 def digits(model: str) -> tuple[Tensor, Tensor]:
@@ -93,18 +127,27 @@ def rounds(steps: list[Callable[[], object]], repeats: int) -> Iterator[list[flo
             yield taken
 
 
-def step(net: nn.Module, term: PenaltyTerm | None, x: Tensor, y: Tensor) -> Callable[[], object]:
-    penalty = None if term is None else term.bind(x, 0)
+def step(net: nn.Module, term: Term | None, x: Tensor, y: Tensor) -> Callable[[], object]:
+    bound = (1e-3 * term if isinstance(term, PenaltyTerm) else as_regularizer(term)).bind(x, 0)
 
     def call() -> None:
         net.zero_grad(set_to_none=True)
-        logits = net(x)
-        loss = functional.cross_entropy(logits, y)
-        if penalty is not None:
-            loss = loss + 1e-3 * penalty(net, x, y, logits)
-        loss.backward()
+        bound(net, x, y)[0].backward()
+        if bound.constraint is not None:
+            moved(net, bound)
 
     return call
+
+
+@torch.no_grad()
+def moved(net: nn.Module, bound: BoundRegularizer) -> None:
+    """A small step and its projection; the weights are put back."""
+    before = [parameter.clone() for parameter in net.parameters()]
+    for parameter in net.parameters():
+        parameter -= 1e-3 * parameter.grad
+    bound.project_(net, 0)
+    for parameter, old in zip(net.parameters(), before, strict=True):
+        parameter.copy_(old)
 
 
 class Error(NamedTuple):
@@ -166,6 +209,10 @@ def main() -> None:
     parser.add_argument("--weight", type=float, help="of delta in the last third of that training; default: none")
     parser.add_argument("--repeats", type=int, default=5, help="rounds of steps")
     parser.add_argument("--batches", type=int, default=8, help="batches that errors are means over")
+    names = sorted({term.name for term in (*DELTA, *GRAD, *OTHERS)})
+    parser.add_argument(
+        "--only", nargs="+", choices=names, default=names, metavar="NAME", help="of terms; default: all"
+    )
     parser.add_argument("--out", metavar="PNG", help="draw cost against error")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -175,9 +222,12 @@ def main() -> None:
     net.train()
     order = torch.randperm(len(data[0]), generator=torch.Generator().manual_seed(1))
     batches = [(data[0][part], data[1][part]) for part in order.split(BATCH)[: arguments.batches]]
-    terms = [*DELTA, *GRAD, *OTHERS]
+    terms = [term for term in (*DELTA, *GRAD, *OTHERS) if term.name in arguments.only]
     taken = list(rounds([step(net, term, *batches[0]) for term in [None, *terms]], arguments.repeats))
-    found = errors(net, DELTA, batches) | errors(net, GRAD, batches)
+    found: dict[str, Error] = {}
+    for kinds in (DELTA, GRAD):
+        if kinds[0].name in arguments.only:
+            found |= errors(net, kinds, batches)
     costs = [statistics.median(times[place] / times[0] for times in taken) for place in range(1, len(terms) + 1)]
     made = environment()
     print(f"{made['platform']}, torch {made['versions']['torch']}, one thread, {made['time']}")
@@ -185,7 +235,7 @@ def main() -> None:
         f"{arguments.model}, width {arguments.width}, batches of {BATCH}, accuracy on the training data {accuracy:.3f}"
     )
     print(f"a plain step: {1e3 * statistics.median(times[0] for times in taken):.0f} ms\n")
-    table = [["penalty", "cost, plain steps", "missing", "spread"], ["none", "1.0", "", ""]]
+    table = [["term", "cost, plain steps", "missing", "spread"], ["none", "1.0", "", ""]]
     for term, cost in zip(terms, costs, strict=True):
         error = found.get(str(term), ())
         table.append([str(term), f"{cost:.1f}", *(f"{100 * value:.1f}%" for value in error)] + [""] * (2 - len(error)))

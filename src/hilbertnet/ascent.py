@@ -23,7 +23,16 @@ from torch import Tensor
 from hilbertnet.signals import as_rng, is_count, per_example
 from hilbertnet.text import nearest
 
-__all__ = ["Ascent", "Direction", "Objective", "Projection", "Start", "projected_ascent", "unit_direction", "value_and_gradient"]
+__all__ = [
+    "Ascent",
+    "Direction",
+    "Objective",
+    "Projection",
+    "Start",
+    "projected_ascent",
+    "unit_direction",
+    "value_and_gradient",
+]
 
 Objective = Callable[[Tensor], Tensor]
 Projection = Callable[[Tensor], Tensor]

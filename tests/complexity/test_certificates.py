@@ -7,10 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hilbertnet.complexity.certificates import Certificates, LipschitzConstants, certified_radii
+from hilbertnet.complexity.certificates import Certificates, LipschitzConstants, certified_radii, logit_rounding
 from hilbertnet.complexity.functions import KernelMachine
 from hilbertnet.complexity.margins import margin_distribution, margins
 from hilbertnet.complexity.moved import embedding_lipschitz
+from hilbertnet.complexity.norms_above import norm_bounds
 from hilbertnet.data import load
 from hilbertnet.kernels import ConvKernel
 from hilbertnet.kernels.ridge import ridge_solve
@@ -30,7 +31,7 @@ def labels(n, classes, seed=0):
 # --- linear classifiers: the distance to the boundary is known
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 10_000), classes=st.integers(2, 6), factor=st.floats(0.1, 10))
 def test_linear_classifiers(seed, classes, factor):
     weight, bias, x, y = draw(classes, 5, seed=seed), draw(classes, seed=seed + 1), draw(20, 5, seed=seed + 2), None
@@ -116,6 +117,52 @@ def test_outputs_that_nearly_agree_keep_their_difference(dtype, apart):
     assert float(found.difference[0, 1]) <= float((weight[0].double() - weight[1].double()).norm()) + 1e-2 * 1e3 * 20
 
 
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_rounding_is_certified_too(outputs):
+    """A decision in single precision changes within the exact radius where large numbers cancel."""
+    weight, x = draw(outputs, 6).float(), draw(500, 6, seed=1).float()
+    shift = 1e4 * torch.ones(outputs)
+
+    class Net(torch.nn.Module):
+        def forward(self, z):
+            large = z @ weight.to(z).T + shift.to(z)
+            return large - shift.to(z) if outputs == 1 else large
+
+    net = Net()
+    scores = net(x)
+    y, exact = decide(scores), x.double() @ weight.double().T
+    products = LipschitzConstants.from_products(weight.double() @ weight.double().T)
+    right = certified_radii(exact, y, products).best  # 0 where rounding has changed the decision already
+    bare = certified_radii(scores, y, products, rounding=0.0).best
+    assert (bare > right).any()
+    rounding = logit_rounding(net, x, scores)
+    assert 1e-4 < rounding < 1e-1
+    found = certified_radii(scores, y, products, rounding=rounding)
+    assert (found.best <= right).all()
+    assert found.best.median() > 0.9 * right.median()
+    if outputs > 1:  # logits are large themselves, which tells of their rounding
+        assert (certified_radii(scores, y, products).best <= right).all()
+    assert logit_rounding(net, x.double(), exact) is None
+    assert logit_rounding(lambda z: z, x, x) is None
+
+
+def test_constants_of_layers_in_both_norms():
+    """A linear map: in l_inf the sums of absolute weights, which are less than sqrt(d) norms."""
+    net = torch.nn.Linear(5, 3).double().eval()
+    with torch.no_grad():
+        net.weight.copy_(draw(3, 5))
+    bounds = norm_bounds(net, (5,))
+    l2, sup = LipschitzConstants.from_layers(bounds), LipschitzConstants.from_layers(bounds, pixels=5)
+    torch.testing.assert_close(l2.logit, draw(3, 5).norm(dim=1), rtol=1e-4, atol=0)
+    assert (sup.logit >= draw(3, 5).abs().sum(1) * (1 - 1e-9)).all()
+    assert (sup.logit <= math.sqrt(5) * l2.logit + 1e-12).all()
+    assert sup.logit.max() < math.sqrt(5) * l2.logit.max()
+    torch.testing.assert_close(sup.difference, math.sqrt(5) * l2.difference)
+    assert sup.vector == pytest.approx(math.sqrt(5) * l2.vector)
+    one = LipschitzConstants.from_layers(norm_bounds(torch.nn.Linear(5, 1).eval(), (5,)))
+    assert one.difference is None
+
+
 # --- kernel machines
 
 
@@ -197,9 +244,14 @@ def test_bad_input(change, message):
         (lambda: LipschitzConstants.from_products(-torch.eye(2)), "products: .* smallest eigenvalue is -1"),
         (lambda: LipschitzConstants.from_products(torch.tensor([[1.0, 0.5], [0.0, 1.0]])), "whose asymmetry is 0.5"),
         (lambda: LipschitzConstants.from_products(torch.eye(2), 0.0), "lipschitz: expected a positive number, got 0.0"),
+        (lambda: LipschitzConstants(vector=1.0).times(0.0), "factor: expected a finite number above 0, got 0.0"),
+        (
+            lambda: certified_radii(torch.ones(1, 2), [0], LipschitzConstants(vector=1.0), rounding=-1.0),
+            "rounding: exp",
+        ),
         (lambda: some().certified(-1.0), "radii: expected finite numbers of at least 0"),
         (lambda: some().certified(1.0, "per logits"), "form: .* did you mean 'per logit'"),
-        (lambda: some().table([]), "radii: expected finite numbers"),
+        (lambda: some().table([]), "radii: expected real numbers"),
         (lambda: margin_distribution(torch.ones(2, 2), [0, 1], {"norm": 0.0}), "norms: expected positive numbers"),
     ],
 )

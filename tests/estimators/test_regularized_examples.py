@@ -1,8 +1,6 @@
 """The scripts of ``examples/``: each trains with the same regularizer, to the same network."""
 
 import importlib
-import importlib.util
-import subprocess
 import sys
 from pathlib import Path
 
@@ -35,7 +33,9 @@ def test_a_loop_of_ones_own_learns_and_stays_in_the_set(example, monkeypatch):
     network = module.network
     monkeypatch.setattr(module, "network", lambda: kept.append(network()) or kept[-1])
     monkeypatch.setattr(module, "REGULARIZER", "0.1*delta(0.2, screen=8) + sn(2.0, kappa=0.1)")
-    assert module.main(epochs=6) > 0.4
+    images, labels, *test = module.load()
+    monkeypatch.setattr(module, "load", lambda: (images[:120], labels[:120], *(part[:300] for part in test)))
+    assert module.main(epochs=8) > 0.25
     weights = [layer.weight.detach().flatten(1) for layer in kept[0] if hasattr(layer, "weight")]
     assert len(weights) == 3
     assert max(torch.linalg.matrix_norm(weight, 2) for weight in weights) > 1.99, "a test of nothing"
@@ -52,10 +52,16 @@ def test_libraries_train_the_same_network(name, example):
 
 
 @pytest.mark.parametrize("name", LIBRARIES)
-def test_a_library_that_is_absent_is_named(name):
-    if importlib.util.find_spec(LIBRARIES[name]) is not None:
-        pytest.skip("it is here")
-    done = subprocess.run([sys.executable, EXAMPLES / f"{name}.py"], capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert f"pip install {LIBRARIES[name]}" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_a_library_that_is_absent_is_named(name, example, monkeypatch):
+    monkeypatch.setitem(sys.modules, LIBRARIES[name], None)  # as if it were
+    with pytest.raises(SystemExit, match=f"pip install {LIBRARIES[name]}"):
+        example(name)
+
+
+def test_the_examples_have_the_three_lines():
+    for name in ("handwritten_loop", *LIBRARIES):
+        lines = (EXAMPLES / f"{name}.py").read_text(encoding="utf-8").splitlines()
+        for mark, word in (("(1)", ".bind("), ("(2)", "loss, _ = "), ("(3)", ".project_(")):
+            marked = [line for line in lines if f"# {mark}" in line]
+            assert len(marked) == 1
+            assert word in marked[0]

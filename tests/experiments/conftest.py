@@ -10,7 +10,7 @@ from PIL import Image
 from hilbertnet.data import load
 from hilbertnet.experiments import FitSettings, fit_run
 
-SMALL = {"filters": (8, 16), "train": 200, "patches": 2000}
+SMALL = {"filters": (8, 16), "train": 200, "patches": 500, "loss": "ridge"}
 
 
 @pytest.fixture(scope="session")

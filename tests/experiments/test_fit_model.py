@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -83,10 +84,8 @@ def test_the_run_is_that_of_the_estimator(plain, digits):
 
 @pytest.mark.parametrize("model", ["cnn", "ckn"])
 def test_an_interrupted_run_goes_on_to_the_same_bytes(model, tmp_path):
-    settings = FitSettings(
-        "digits", train=60, model=model, regularize=TEXT, epochs=4, filters=(4, 8) if model == "ckn" else None,
-        patches=300 if model == "ckn" else None,
-    )  # fmt: skip
+    own = {"filters": (4, 8), "patches": 300, "loss": "ridge"} if model == "ckn" else {"batch_size": 30}
+    settings = FitSettings("digits", train=60, model=model, regularize=TEXT, epochs=4, **own)
     fit_run(settings, tmp_path / "whole", progress=False)
     counted = []
 
@@ -107,12 +106,15 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(model, tmp_path):
 
 
 def test_a_kernel_network_with_a_regularizer(tmp_path):
-    settings = FitSettings("digits", filters=(6, 12), train=150, patches=1000, regularize="delta(0.2)", epochs=2)
+    settings = FitSettings(
+        "digits", filters=(6, 12), train=150, patches=500, loss="ridge", regularize="delta(0.2, screen=2)", epochs=2
+    )
     assert settings.training == "supervised"
     record = fit_run(settings, tmp_path, progress=False)
-    assert (record["model"], record["regularizer"]) == ("ckn", "delta(radius=0.2)")
+    assert (record["model"], record["regularizer"]) == ("ckn", "delta(radius=0.2, screen=2)")
     assert record["filters"] == [6, 12]
-    assert "filters and head then trained" in record["protocol"]
+    assert "filters and head then trained on all of the training part, the last epoch kept" in record["protocol"]
+    assert (settings.epochs, settings.batch_size, settings.learning_rate) == (2, 128, 0.03)
     assert "head fitted on all" not in record["protocol"]
     model = load_classifier(tmp_path / "model.safetensors")
     assert isinstance(model, CKNClassifier)
@@ -154,7 +156,9 @@ def test_a_folder_of_coloured_pictures(tmp_path, write_pictures, hilbertnet):
 
 def test_fit_and_predict_with_a_network_of_the_users(tmp_path, monkeypatch, hilbertnet):
     (tmp_path / "nets_of_a_user.py").write_text(NETS)
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path not in ("", ".")])  # as a script sees it
+    monkeypatch.delitem(sys.modules, "nets_of_a_user", raising=False)
     where = tmp_path / "run"
     code, out, err = hilbertnet(
         "fit", "digits", "--model", "nets_of_a_user:linear", "--train", 100, "--epochs", 30, "--weight-decay", 1e-3,
@@ -187,6 +191,10 @@ def test_fit_and_predict_with_a_network_of_the_users(tmp_path, monkeypatch, hilb
         (["--model", "cnn", "--training", "unsupervised"], "training: only for model ckn; cnn takes supervised"),
         (["--weight-decay", "0.1"], "weight-decay: only for models other than ckn"),
         (["--training", "unsupervised", "--regularize", "grad"], "regularizer: only for training='supervised'"),
+        (
+            ["--preprocess", "contrast", "--regularize", "pgd_l2(0.3)"],
+            "pgd_l2 keeps images in [0, 1], where preprocessed",
+        ),
         (["--model", "cnn", "--epochs", "0"], "epochs: expected a whole number of at least 1"),
         (["--model", "cnn", "--learning-rate", "1e9", "--epochs", "20"], "lower the learning rate"),
     ],

@@ -16,7 +16,7 @@ from hilbertnet.experiments.pictures import margins
 from hilbertnet.metrics import accuracy_interval
 from hilbertnet.records import RunFolder, load_tensors
 
-SMALL = {"filters": (8, 16), "train": 200, "patches": 2000}
+SMALL = {"filters": (8, 16), "train": 200, "patches": 500, "loss": "ridge"}
 SETTINGS = FitSettings("digits", **SMALL)
 
 
@@ -93,7 +93,7 @@ def test_a_finished_run_is_found_again(digits_run, monkeypatch):
 @pytest.mark.parametrize(
     "other",
     [
-        {"loss": "ridge"},
+        {"loss": "logistic"},
         {"seed": 1},
         {"train": 201},
         {"filters": (8, 17)},
@@ -102,7 +102,7 @@ def test_a_finished_run_is_found_again(digits_run, monkeypatch):
         {"size": (8, 8)},
         {"channels": 1},
         {"held_out": 0.3},
-        {"patches": 2001},
+        {"patches": 501},
         {"architecture": "3 exp(0.6) - | 3 exp(0.6) gauss2"},
         {"data": "./digits"},
     ],
@@ -157,7 +157,7 @@ def test_an_interrupted_run_of_other_settings_is_refused(stopped, tmp_path):
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["unfinished.safetensors"]
     before = (tmp_path / "run" / "unfinished.safetensors").read_bytes()
     with pytest.raises(ValueError, match="unfinished.safetensors holds an unfinished fit of other loss"):
-        fit_run(replace(SETTINGS, loss="ridge"), tmp_path / "run", progress=False)
+        fit_run(replace(SETTINGS, loss="logistic"), tmp_path / "run", progress=False)
     assert (tmp_path / "run" / "unfinished.safetensors").read_bytes() == before
 
 
@@ -205,7 +205,7 @@ def test_a_broken_record_is_refused_by_name(digits_run, tmp_path, content):
 
 
 def test_seeds_are_runs_of_their_own(tmp_path):
-    settings = FitSettings("digits", filters=(4, 8), train=50, patches=500)
+    settings = FitSettings("digits", filters=(4, 8), train=50, patches=500, loss="ridge")
     runs = list(fit_seeds(settings, tmp_path / "seeds", 2, progress=False))
     assert [place.name for place, _ in runs] == ["seed-0", "seed-1"]
     assert [record["settings"]["seed"] for _, record in runs] == [0, 1]
@@ -274,7 +274,7 @@ def test_pictures_are_the_worst_mistakes_and_training_images(digits_run, digits)
 
 def test_no_mistake_is_worse_than_those_that_are_kept(digits, tmp_path):
     """A model of few filters and training examples makes more than 48."""
-    settings = FitSettings("digits", filters=(2, 2), train=20, patches=500)
+    settings = FitSettings("digits", filters=(2, 2), train=20, patches=500, loss="ridge")
     fit_run(settings, tmp_path, progress=False)
     _, header = load_tensors(tmp_path / "pictures.safetensors", "Pictures")
     kept = {mistake["example"]: mistake["margin"] for mistake in header["mistakes"]}
@@ -324,7 +324,9 @@ def test_an_official_test_set_with_a_class_that_training_lacks(digits, stranger,
     known = np.flatnonzero(digits.y[:300] != stranger)
     path = tmp_path / "both.npz"
     np.savez(path, x=digits.x[known], y=y[known], x_test=digits.x[300:360], y_test=y[300:360])
-    record = fit_run(FitSettings(str(path), filters=(8, 16), patches=2000), tmp_path / "run", progress=False)
+    record = fit_run(
+        FitSettings(str(path), filters=(4, 8), patches=500, loss="ridge"), tmp_path / "run", progress=False
+    )
     assert record["protocol"].startswith("official split; ")
     assert record["split"] == partition(load(path)).to_dict()
     assert (record["split"]["kind"], record["split"]["held_out"]) == ("official", None)
@@ -354,7 +356,7 @@ def test_an_official_test_set_with_a_class_that_training_lacks(digits, stranger,
 def test_a_share_leaves_the_official_test_set_alone(digits, tmp_path):
     path = tmp_path / "both.npz"
     np.savez(path, x=digits.x[:300], y=digits.y[:300], x_test=digits.x[300:360], y_test=digits.y[300:360])
-    settings = FitSettings(str(path), filters=(8, 16), patches=2000, held_out=0.25)
+    settings = FitSettings(str(path), filters=(4, 8), patches=500, loss="ridge", held_out=0.25)
     record = fit_run(settings, tmp_path / "run", progress=False)
     assert (record["train_examples"], record["test_examples"]) == (225, 75)
     assert record["split"]["held_out"] == 0.25
@@ -366,7 +368,7 @@ def test_a_folder_resized_and_made_grey(digits, tmp_path, write_pictures):
     grey = np.rint(digits.x[two, 0] * 255).astype(np.uint8)
     names = [f"{'nought' if digits.y[i] == 0 else 'one, or =1'}/{i:04}.png" for i in two]
     folder = write_pictures(tmp_path / "photos", np.repeat(grey[..., None], 3, axis=3), names)
-    settings = FitSettings(str(folder), size=(10, 12), channels=1, filters=(4, 8), patches=500)
+    settings = FitSettings(str(folder), size=(10, 12), channels=1, filters=(4, 8), patches=500, loss="ridge")
     record = fit_run(settings, tmp_path / "run", progress=False)
     assert record["settings"]["size"] == [10, 12]
     assert record["settings"]["channels"] == 1
@@ -383,7 +385,9 @@ def test_classes_whose_numbers_are_not_in_a_row(digits, tmp_path):
     path = tmp_path / "gaps.npz"
     chosen = np.flatnonzero(digits.y < 3)[:120]
     np.savez(path, x=digits.x[chosen], y=np.array([-5, 7, 100])[digits.y[chosen]])
-    record = fit_run(FitSettings(str(path), filters=(4, 8), patches=500), tmp_path / "run", progress=False)
+    record = fit_run(
+        FitSettings(str(path), filters=(4, 8), patches=500, loss="ridge"), tmp_path / "run", progress=False
+    )
     assert record["data"]["classes"] == ["-5", "7", "100"]
     rows = read_predictions(tmp_path / "run")
     assert {row["prediction"] for row in rows} <= {"-5", "7", "100"}
@@ -400,6 +404,6 @@ def test_a_folder_whose_name_is_no_text(digits, tmp_path, write_pictures):
     two = np.flatnonzero(digits.y < 2)[:20]
     pixels = np.rint(digits.x[two, 0] * 255).astype(np.uint8)
     write_pictures(folder, pixels, [f"{digits.y[i]}/{i:04}.png" for i in two])
-    settings = FitSettings(str(folder), filters=(4, 8), patches=500)
+    settings = FitSettings(str(folder), filters=(4, 8), patches=500, loss="ridge")
     record = fit_run(settings, tmp_path / "run", progress=False)
     assert fit_run(settings, tmp_path / "run") == record

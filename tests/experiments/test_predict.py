@@ -18,7 +18,7 @@ from hilbertnet.estimators import CKNClassifier
 from hilbertnet.experiments import FitSettings, Predicted, fit_run, predict, predict_run
 from hilbertnet.metrics import accuracy_interval
 
-SMALL = {"filters": (8, 16), "train": 200, "patches": 2000}
+SMALL = {"filters": (8, 16), "train": 200, "patches": 500, "loss": "ridge"}
 
 
 def rows_of(text):
@@ -80,10 +80,11 @@ def test_the_highest_score_is_the_prediction(digits_run):
 
 
 def test_preprocessing_is_that_of_the_model_in_memory(tmp_path):
-    settings = FitSettings("digits", preprocessing="contrast | zca(1e-2)", **SMALL)
+    steps = "contrast | zca(1e-2)"
+    settings = FitSettings("digits", preprocessing=steps, **SMALL)
     fit_run(settings, tmp_path / "run", progress=False)
     parts = partition(load("digits"), train=200)
-    model = CKNClassifier(None, (8, 16), preprocessing="contrast | zca(1e-2)", patches=2000, random_state=0)
+    model = CKNClassifier(None, (8, 16), preprocessing=steps, patches=500, loss="ridge", random_state=0)
     model.fit(parts.train_x, parts.train_y)
     rows, _ = predicted(tmp_path / "run", "digits")
     test = [rows[i] for i in parts.test]
@@ -193,7 +194,7 @@ def test_a_run_of_resized_images_resizes_by_itself(pixels, digits, tmp_path, wri
     two = np.flatnonzero(digits.y < 2)[:60]
     names = [f"{digits.y[i]}/{i:04}.png" for i in two]
     folder = write_pictures(tmp_path / "photos", large(pixels[two], 2), names)
-    settings = FitSettings(str(folder), size=(8, 8), filters=(8, 16), patches=2000)
+    settings = FitSettings(str(folder), size=(8, 8), filters=(4, 8), patches=500, loss="ridge")
     fit_run(settings, tmp_path / "run", progress=False)
     rows, found = predicted(tmp_path / "run", folder)
     assert found.seen
@@ -343,6 +344,7 @@ def test_a_batch_makes_no_difference(digits_run, digits, tmp_path, monkeypatch):
     np.testing.assert_allclose(scores_of(parts), scores_of(whole), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_read_enough_is_no_error(digits_run):
     command = [sys.executable, "-m", "hilbertnet", "predict", str(digits_run), "digits"]
     reader, writer = os.pipe()
@@ -364,7 +366,7 @@ def test_odd_names_survive_a_reader_of_csv(digits, tmp_path, hilbertnet):
     labels = np.array(ODD)[np.arange(200) % len(ODD)]
     path = tmp_path / "odd.npz"
     np.savez(path, x=digits.x[:200], y=labels)
-    settings = FitSettings(str(path), filters=(8, 16), patches=2000)
+    settings = FitSettings(str(path), filters=(4, 8), patches=500, loss="ridge")
     record = fit_run(settings, tmp_path / "run", progress=False)
     assert sorted(record["data"]["classes"]) == sorted(ODD)
     shown = {name: "".join("\ufffd" if letter in "\n\t\r" else letter for letter in name) for name in ODD}

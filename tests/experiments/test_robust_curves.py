@@ -1,6 +1,7 @@
 """Robustness, locally and globally: records of tiny runs, the inequality, table and pictures."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,17 +11,20 @@ from hilbertnet import ConvKernel
 from hilbertnet.architecture import Architecture
 from hilbertnet.experiments.robust_curves import PLACES, CurveRun, figures, make_run, table
 from hilbertnet.experiments.robust_inequality import InequalityRun
+from hilbertnet.robustness import pgd
 
 CURVES = CurveRun(
     "pgd", ("", "pgd_l2(1.0) + sn(1.0)"), train=60, validation=60, seeds=(0,), width=4, depth=1, epochs=4,
-    points=25, radii=(0.2, 0.6),
+    points=8, radii=(0.2, 0.6),
 )  # fmt: skip
-INEQUALITY = InequalityRun("exp", "3 exp(1.0) gauss4", train=12, points=4, steps=4, seeds=(0,), radii=(0.3, 1.0))
+INEQUALITY = InequalityRun("exp", "3 exp(1.0) gauss4", train=12, points=4, steps=3, seeds=(0,), radii=(0.3, 1.0))
 
 
 @pytest.fixture(scope="module")
 def curves(tmp_path_factory):
-    return json.loads(json.dumps(CURVES.run(tmp_path_factory.mktemp("run"), progress=False)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hilbertnet.experiments.robust_curves.ATTACK", partial(pgd, steps=3))
+        return json.loads(json.dumps(CURVES.run(tmp_path_factory.mktemp("run"), progress=False)))
 
 
 @pytest.fixture(scope="module")

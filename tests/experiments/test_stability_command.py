@@ -77,7 +77,7 @@ def test_handwriting_of_any_grey_images():
 
 def test_a_run_folder_stands_for_its_features(tmp_path, digits):
     out = tmp_path / "run"
-    options = ["--filters", "8,16", "--train", "100", "--patches", "1000", "--preprocess", "contrast"]
+    options = ["--filters", "4,8", "--train", "60", "--patches", "300", "--preprocess", "contrast", "--loss", "ridge"]
     assert CliRunner().invoke(app, ["fit", "digits", *options, "--out", str(out)]).exit_code == 0
     model = load_classifier(out / "model.safetensors")
     x, y = torch.from_numpy(digits.x[:5]), torch.from_numpy(digits.x[5:10])

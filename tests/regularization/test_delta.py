@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from hilbertnet.regularization.delta import Delta
+from hilbertnet.robustness.threats import RadiusWarning
 
 
 def draw(*shape, seed=0, dtype=torch.float64):
@@ -107,9 +108,7 @@ def test_the_sign_counts():
     assert found.item() <= 0.005**2
 
 
-@pytest.mark.parametrize("steps", [1, 3, 5])
-@pytest.mark.parametrize("outputs", [1, 3])
-@pytest.mark.parametrize("chunk", [1, 4, 512])
+@pytest.mark.parametrize(("steps", "outputs", "chunk"), [(1, 1, 512), (5, 3, 512), (5, 1, 1), (3, 3, 4)])
 def test_the_published_objective_one_pair_at_a_time(outputs, steps, chunk):
     model, x, y = network(outputs), draw(4, 2, 6, 6), labels(4, outputs)
     worst = published(model, x, 0.8, steps)
@@ -217,6 +216,14 @@ def test_probing_ascends_from_where_one_step_rises_most():
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         Delta(**arguments)
+
+
+def test_a_radius_in_other_units_is_warned_of():
+    x = draw(3, 16).sigmoid()
+    with pytest.warns(RadiusWarning, match="is it in units of 0 to 255"):
+        Delta(8.0).bind(x, 0)
+    Delta(3.9).bind(x, 0)
+    Delta(8.0).bind(255 * x, 0)
 
 
 def test_the_text_form_names_what_is_not_as_by_default():

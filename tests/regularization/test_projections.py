@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils import parametrizations, parametrize
+from torch.nn.utils import parametrizations
 
-from hilbertnet.regularization.parametrized import parametrize_
 from hilbertnet.regularization.projections import OperatorProjection, SpectralProjection
 from hilbertnet.states import load_state, save_state
 
@@ -322,50 +321,6 @@ def test_compiled_models(kind):
     kind(0.5, 0, "0:0.3").bind(X, 0).project_(plain, 0)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), plain.parameters(), strict=True))
     assert compiled(X).std() < out.std()
-
-
-# --- torch's own parametrizations
-
-
-def test_torch_s_spectral_norm_on_all_layers():
-    model = network()
-    state = torch.random.get_rng_state()
-    assert parametrize_(model, "spectral_norm", generator=0) is model
-    assert torch.equal(torch.random.get_rng_state(), state)
-    for _ in range(100):
-        model(X)
-    for layer in layers(model.eval()):
-        assert parametrize.is_parametrized(layer, "weight")
-        assert singular_values(layer)[0] == pytest.approx(1, rel=1e-3)
-    layer = nn.Linear(50, 50)
-    twins = [parametrize_(copy.deepcopy(layer), "spectral_norm", generator=seed) for seed in (1, 1, 2)]
-    first, same, other = (twin.parametrizations.weight[0]._u for twin in twins)
-    assert torch.equal(first, same)
-    assert not torch.equal(first, other)
-
-
-def test_torch_s_orthogonal_on_linear_layers():
-    model = parametrize_(network(), "orthogonal")
-    np.testing.assert_allclose(singular_values(model[-1]), 1, rtol=1e-5)
-    assert not parametrize.is_parametrized(model[0])
-
-
-def test_parametrizations_that_are_refused():
-    with pytest.raises(
-        ValueError, match=r"^kind: expected one of spectral_norm, orthogonal, got 'orthogonall'; did you"
-    ):
-        parametrize_(network(), "orthogonall")
-    with pytest.raises(ValueError, match=r"^iterations: expected a whole number of at least 1, got 0"):
-        parametrize_(network(), "spectral_norm", iterations=0)
-    with pytest.raises(ValueError, match=r"^model: expected linear layers"):
-        parametrize_(nn.Conv2d(2, 2, 2), "orthogonal")
-    with pytest.raises(ValueError, match=r"^model: 0.weight is parametrized already"):
-        parametrize_(parametrize_(nn.Sequential(nn.Linear(2, 2)), "orthogonal"), "spectral_norm")
-    layer = nn.Linear(2, 2)
-    twin = nn.Linear(2, 2)
-    twin.weight = layer.weight
-    with pytest.raises(ValueError, match=r"^model: 0 and 1 share a weight"):
-        parametrize_(nn.Sequential(layer, twin), "spectral_norm")
 
 
 # --- bad input

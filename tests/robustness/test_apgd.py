@@ -69,17 +69,17 @@ def naive(function, x, radius, norm, steps):
 
 
 @pytest.mark.parametrize("norm", ["2", "inf"])
-@pytest.mark.parametrize("steps", [3, 12, 40])
+@pytest.mark.parametrize("steps", [3, 25])
 def test_the_algorithm_word_by_word(norm, steps):
     """On a wavy margin of two classes, where the largest margin is the best point."""
-    weight, x = draw(5, 3), draw(6, 5, seed=1)
+    weight, x = draw(5, 3), draw(4, 5, seed=1)
 
     def model(z):
         return (2 * (z @ weight).sin()).sum(1) + 0.5 * (z * z).sum(1)
 
-    y = torch.zeros(6, dtype=torch.int64)
+    y = torch.zeros(4, dtype=torch.int64)
     found = apgd(model, x, y, Ball(norm, 1.0, None), steps=steps, loss="margin")
-    for i in range(6):
+    for i in range(4):
         point, value = naive(lambda z: model(z[None])[0], x[i], 1.0, norm, steps)
         assert float(model(found[i : i + 1])) == pytest.approx(value, rel=1e-9)
         torch.testing.assert_close(found[i], point, rtol=1e-7, atol=1e-7)

@@ -27,18 +27,21 @@ def nearest_point(model, x, y, threat, **options):
 ATTACKS = {  # the attack, and the loss that it raises
     "fgm": (fgm, "logistic"),
     "fgm-targets": (functools.partial(fgm, loss="dlr", targets=2), "dlr"),
-    "pgd": (functools.partial(pgd, steps=5, restarts=2), "margin"),
-    "pgd-fixed": (functools.partial(pgd, steps=5, restarts=2, adapt=False, loss="squared_hinge"), "squared_hinge"),
-    "apgd-ce": (functools.partial(apgd, steps=8, restarts=2), "logistic"),
-    "apgd-dlr": (functools.partial(apgd, steps=8, loss="dlr", restarts=2), "dlr"),
-    "apgd-t": (functools.partial(apgd, steps=8, loss="dlr", targets=9), "dlr"),
-    "fmn": (functools.partial(nearest_point, steps=8, restarts=2), "margin"),
-    "deformations": (functools.partial(deformation_attack, steps=4, restarts=1), "margin"),
+    "pgd": (functools.partial(pgd, steps=4, restarts=2), "margin"),
+    "pgd-fixed": (functools.partial(pgd, steps=4, restarts=2, adapt=False, loss="squared_hinge"), "squared_hinge"),
+    "apgd-ce": (functools.partial(apgd, steps=5, restarts=2), "logistic"),
+    "apgd-dlr": (functools.partial(apgd, steps=5, loss="dlr", restarts=2), "dlr"),
+    "apgd-t": (functools.partial(apgd, steps=5, loss="dlr", targets=9), "dlr"),
+    "fmn": (functools.partial(nearest_point, steps=6, restarts=2), "margin"),
+    "deformations": (functools.partial(deformation_attack, steps=3, restarts=1), "margin"),
 }
 THREATS = {"2": Ball("2", 0.4), "inf": Ball("inf", 0.05), "free": Ball("2", 0.4, None), "warp": Deformations(1.0, 0.3)}
 CASES = [
     (name, threat) for name in ATTACKS for threat in THREATS if (name == "deformations") == (threat == "warp")
 ]  # fmt: skip
+ONE_EACH = [case for case in CASES if case[1] in ("2", "warp")]
+SOME = [*ONE_EACH, ("pgd", "inf"), ("apgd-t", "inf"), ("fmn", "inf")]
+OUTPUTS = [(1, torch.float64), (2, torch.float32), (4, torch.float32)]
 
 
 def images(n=7, dtype=torch.float32):
@@ -74,8 +77,11 @@ def check_inside(moved, x, threat):
         assert (moved.amax((2, 3)) <= x.amax((2, 3)) + 1e-6).all()
 
 
-@pytest.mark.parametrize(("name", "threat"), CASES)
-@pytest.mark.parametrize(("classes", "dtype"), [(1, torch.float64), (2, torch.float32), (4, torch.float32)])
+@pytest.mark.parametrize(
+    ("name", "threat", "classes", "dtype"),
+    # every attack meets every threat and every number of outputs
+    [(*case, *OUTPUTS[(list(ATTACKS).index(case[0]) + list(THREATS).index(case[1])) % 3]) for case in CASES],
+)
 def test_inside_never_worse_and_seeded(name, threat, classes, dtype):
     net, x = network(classes, dtype), images(dtype=dtype)
     y = torch.arange(7) % max(classes, 2)
@@ -92,7 +98,7 @@ def test_inside_never_worse_and_seeded(name, threat, classes, dtype):
     assert (decide(after) != y)[decide(before) != y].all()
 
 
-@pytest.mark.parametrize(("name", "threat"), CASES)
+@pytest.mark.parametrize(("name", "threat"), ONE_EACH)
 def test_the_model_is_left_as_it_was(name, threat):
     net, x, y = network(3), images(), torch.arange(7) % 3
     net[0].weight.requires_grad_(False)
@@ -112,7 +118,7 @@ def test_the_model_is_left_as_it_was(name, threat):
         assert gradient is None if parameter.grad is None else torch.equal(parameter.grad, gradient)
 
 
-@pytest.mark.parametrize(("name", "threat"), CASES)
+@pytest.mark.parametrize(("name", "threat"), SOME)
 def test_one_example_and_batches(name, threat):
     """Examples do not see each other: alone, in batches and in another order they end in the same place."""
     net, x, y = network(3, torch.float64), images(dtype=torch.float64), torch.arange(7) % 3
@@ -126,7 +132,7 @@ def test_one_example_and_batches(name, threat):
     torch.testing.assert_close(run(x.flip(0), y.flip(0)).flip(0), together, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize(("name", "threat"), CASES)
+@pytest.mark.parametrize(("name", "threat"), SOME)
 def test_no_slope_or_hardly_any(name, threat):
     net, x, y = network(3), images(), torch.arange(7) % 3
 
@@ -147,7 +153,7 @@ def test_no_slope_or_hardly_any(name, threat):
         assert (loss(after, y, None) > loss(before, y, None)).double().mean() > 0.8
 
 
-@pytest.mark.parametrize(("name", "threat"), CASES)
+@pytest.mark.parametrize(("name", "threat"), ONE_EACH)
 def test_nothing_is_moved_by_a_threat_of_nothing(name, threat):
     none = Deformations(0.0, 0.3) if threat == "warp" else Ball(THREATS[threat].norm, 0.0)
     net, x, y = network(3), images(), torch.arange(7) % 3
@@ -157,7 +163,7 @@ def test_nothing_is_moved_by_a_threat_of_nothing(name, threat):
     assert found.data_ptr() != x.data_ptr()
 
 
-@pytest.mark.parametrize(("name", "threat"), [case for case in CASES if case[1] in ("2", "warp")])
+@pytest.mark.parametrize(("name", "threat"), ONE_EACH)
 def test_targets_raise_their_class(name, threat):
     net, x = network(4), images()
     net.eval()
@@ -172,7 +178,7 @@ def test_targets_raise_their_class(name, threat):
     assert better.all() if name != "fmn" else (better | (moved == x).flatten(1).all(1)).all()
 
 
-@pytest.mark.parametrize(("name", "threat"), [case for case in CASES if case[1] in ("2", "warp")])
+@pytest.mark.parametrize(("name", "threat"), ONE_EACH)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -198,6 +204,21 @@ def test_threats_of_the_other_kind(name):
     other = Ball("2", 0.4) if name == "deformations" else Deformations(1.0, 0.3)
     with pytest.raises(ValueError, match="threat: expected (a Ball|Deformations), got"):
         ATTACKS[name][0](network(3), images(), torch.arange(7) % 3, other)
+
+
+@pytest.mark.parametrize(("name", "threat"), ONE_EACH)
+def test_callers_in_inference_mode_and_tensors_from_there(name, threat):
+    """Neither can be differentiated through as it is."""
+    net, x, y = network(3), images(), torch.arange(7) % 3
+    expected = attack(name, threat, net, x, y, generator=0)
+    with torch.inference_mode():
+        made, labels = x.clone(), y.clone()
+        inside = attack(name, threat, net, x, y, generator=0)
+    assert torch.equal(inside, expected)
+    assert torch.equal(attack(name, threat, net, made, labels, generator=0), expected)
+    with torch.no_grad():
+        assert torch.equal(attack(name, threat, net, x, y, generator=0), expected)
+        assert not torch.is_grad_enabled()
 
 
 @pytest.mark.slow

@@ -46,12 +46,17 @@ def test_the_ratio_of_few_classes():
     torch.testing.assert_close(dlr(scores, y, torch.full((4,), 2)), expected)
 
 
-def test_logits_that_are_all_alike_have_finite_slopes():
-    scores = torch.ones(3, 5, dtype=torch.float64, requires_grad=True)
-    value = attack_loss("dlr")(scores, torch.tensor([0, 1, 2]), None)
-    (slope,) = torch.autograd.grad(value.sum(), scores)
-    assert torch.equal(value, torch.zeros(3, dtype=torch.float64))
-    assert torch.isfinite(slope).all()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("level", [0.0, 1e-30, 1.0])
+def test_logits_that_are_all_alike_have_finite_slopes(level, dtype):
+    """All are 0 where every unit of a network without constants is off."""
+    for target in (None, torch.tensor([1, 2, 3])):
+        scores = torch.full((3, 5), level, dtype=dtype, requires_grad=True)
+        value = attack_loss("dlr")(scores, torch.tensor([0, 1, 2]), target)
+        (slope,) = torch.autograd.grad(value.sum(), scores)
+        assert torch.equal(value, torch.zeros(3, dtype=torch.float64))
+        assert torch.isfinite(slope).all()
+        assert (slope.abs().amax(1) > 0).all()
 
 
 def test_losses_of_targets_are_those_of_the_target_class_made_small():

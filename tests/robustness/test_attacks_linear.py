@@ -62,7 +62,9 @@ def most(w, x, norm, radius, bounds):
     return float(w @ np.clip(t * w, low, high))
 
 
-def least_margins(weight, constant, x, y, norm, radius, bounds):
+@functools.cache
+def least_margins(outputs, norm, radius, bounds):
+    weight, constant, x, y = problem(outputs)
     rows = x.flatten(1)
     scores = rows @ weight + constant
     found = []
@@ -90,7 +92,7 @@ def test_the_largest_loss_within_a_radius(name, outputs, norm, bounds):
     weight, constant, x, y = problem(outputs)
     model, radius = model_of(weight, constant), 0.8 if norm == "2" else 0.2
     before = margins(model(x), y)
-    expected = least_margins(weight, constant, x, y, norm, radius, bounds)
+    expected = least_margins(outputs, norm, radius, bounds)
     found = margins(model(ATTACKS[name](model, x, y, Ball(norm, radius, bounds), generator=0)), y)
     assert (found >= expected - 1e-9).all()
     lost = (before - found) / (before - expected)

@@ -38,7 +38,7 @@ def network(classes=3, axes=2, seed=0):
 def test_translations_against_all_of_a_grid():
     x, net = blobs(), network()
     y = net(x).argmax(1)
-    moved = deformation_attack(net, x, y, Deformations(1.5, 0.0), generator=0)
+    moved = deformation_attack(net, x, y, Deformations(1.5, 0.0), restarts=2, generator=0)
     steps = torch.linspace(-1.5, 1.5, 31, dtype=torch.float64)
     worst = torch.full((4,), torch.inf, dtype=torch.float64)
     for dy in steps:
@@ -57,9 +57,10 @@ def test_as_bad_as_the_worst_of_many_random_fields(axes):
     x, net = blobs(space=space), network(axes=axes)
     y = net(x).argmax(1)
     clean = margins(net(x), y)
-    found = clean - margins(net(deformation_attack(net, x, y, Deformations(1.2, 0.4), generator=0)), y)
+    moved = deformation_attack(net, x, y, Deformations(1.2, 0.4), steps=25, restarts=2, generator=0)
+    found = clean - margins(net(moved), y)
     fields, rng = FieldSet(1.2, 0.4, space), torch.Generator().manual_seed(1)
-    draws = [margins(net(warp(x, fields.draw(x, kind, rng))), y) for kind in ("zoom", "affine", "noise") * 20]
+    draws = [margins(net(warp(x, fields.draw(x, kind, rng))), y) for kind in ("zoom", "affine", "noise") * 10]
     worst = clean - torch.stack(draws).amin(0)
     assert found.mean() > 0.97 * worst.mean()
     assert (found > 0.8 * worst).all()
@@ -71,7 +72,7 @@ def test_larger_sets_allow_more():
     y = net(x).argmax(1)
     losses = [
         margins(
-            net(deformation_attack(net, x, y, Deformations(shift, gradient), restarts=1, steps=20, generator=0)), y
+            net(deformation_attack(net, x, y, Deformations(shift, gradient), restarts=1, steps=8, generator=0)), y
         ).mean()
         for shift, gradient in [(0.0, 0.3), (0.3, 0.1), (1.0, 0.3), (2.0, 0.5)]
     ]
@@ -86,7 +87,7 @@ def test_targets_boundaries_and_interpolation():
     threat = Deformations(1.5, 0.5)
     for options in ({}, {"boundary": "circular"}, {"interpolation": "cubic", "loss": "logistic"}):
         run = functools.partial(
-            deformation_attack, net, x, y, threat, target=target, generator=0, restarts=1, steps=10, **options
+            deformation_attack, net, x, y, threat, target=target, generator=0, restarts=1, steps=4, **options
         )
         moved = run()
         assert (net(moved).log_softmax(1) - net(x).log_softmax(1)).gather(1, target[:, None]).gt(0).all()

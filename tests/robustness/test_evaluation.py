@@ -1,9 +1,10 @@
-"""Evaluations against distances in closed form; worst cases, restarts, checkpoints, certificates, refusals."""
+"""Evaluations against distances in closed form; worst cases, restarts, certificates, refusals."""
 
 import functools
 import math
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -16,7 +17,7 @@ from hilbertnet.robustness.attacks import fgm, pgd
 from hilbertnet.robustness.evaluation import attacked_accuracy, evaluate
 from hilbertnet.robustness.minimal_norm import MinimalNorm
 from hilbertnet.robustness.sanity import CertificateWarning
-from hilbertnet.robustness.threats import Ball, Deformations
+from hilbertnet.robustness.threats import Ball, Deformations, RadiusWarning
 
 RADII = (0.05, 0.1, 0.2, 0.4)
 
@@ -56,7 +57,7 @@ def nearest(model, x, y, *, norm, bounds, generator, steps=1, weight=None):
 @pytest.mark.parametrize(("norm", "dual"), [("2", 2.0), ("inf", 1.0)])
 def test_accuracy_by_radius_is_that_of_distances_in_closed_form(norm, dual):
     model, x, y, weight = problem()
-    attacks = {"pgd": functools.partial(pgd, targets=2, steps=40)}
+    attacks = {"pgd": functools.partial(pgd, targets=2, steps=20)}
     found = evaluate(model, x, y, Ball(norm, 1.0, None), RADII, attacks=attacks, generator=0, checks=False)
     exact = distances(weight, x, y, dual)
     gaps = (exact[None] - torch.tensor(RADII).double()[:, None]).abs()
@@ -96,7 +97,7 @@ def test_worst_case_over_attacks_and_who_broke_what():
     def only(residue):
         def attack(model, z, labels, threat, *, generator):
             asked.append((threat.radius, residue, len(z)))
-            moved = pgd(model, z, labels, threat, targets=2, generator=generator)
+            moved = pgd(model, z, labels, threat, targets=2, steps=15, generator=generator)
             place = torch.cdist(z, x).argmin(1)
             return torch.where((place % 2 == residue)[:, None], moved, z)
 
@@ -129,18 +130,18 @@ def test_what_is_saved_changes_nothing():
     def model(z):
         return (2 * z @ first).tanh() @ second
 
-    x = draw(24, 6, seed=2)
+    x = draw(12, 6, seed=2)
     y = model(x).argmax(1)
     attacks = {"fgm": fgm, "pgd": functools.partial(pgd, steps=7), "ce": functools.partial(apgd, steps=7)}
     robust = torch.ones(len(x), dtype=torch.bool)
     expected = []
-    for radius in RADII:
+    for radius in (0.1, 0.4):
         for attack in attacks.values():
-            moved = torch.cat([attack(model, x[i : i + 1], y[i : i + 1], Ball("2", radius, None)) for i in range(24)])
+            moved = torch.cat([attack(model, x[i : i + 1], y[i : i + 1], Ball("2", radius, None)) for i in range(12)])
             robust &= model(moved).argmax(1) == y
         expected.append(robust.clone())
     assert 0 < int(expected[-1].sum()) < int(expected[0].sum())
-    found = evaluate(model, x, y, Ball("2", 1.0, None), RADII, attacks=attacks, batch_size=7, checks=False)
+    found = evaluate(model, x, y, Ball("2", 1.0, None), (0.1, 0.4), attacks=attacks, batch_size=5, checks=False)
     assert torch.equal(found.survived, torch.stack(expected))
 
 
@@ -148,8 +149,8 @@ def test_restarts_try_what_is_left_the_least_margin_first():
     model, x, y, _ = problem()
     seen = []
 
-    def attack(model, z, labels, threat, *, generator, restarts=1):
-        seen.append((restarts, z.clone(), torch.rand((), generator=generator).item()))
+    def attack(model, z, labels, threat, *, generator, random_start=False):
+        seen.append((random_start, z.clone(), torch.rand((), generator=generator).item()))
         return z
 
     options = {"attacks": [attack], "checks": False, "batch_size": 5, "generator": 3}
@@ -164,12 +165,12 @@ def test_restarts_try_what_is_left_the_least_margin_first():
     expected = right[gaps.argsort()[:half]]
     assert torch.equal(rounds[1][:half], expected)
     assert torch.equal(rounds[1][half:], expected)
-    assert [r for r, _, _ in seen] == [1] * first + [2] * 2 * math.ceil(half / 5)
+    assert [r for r, _, _ in seen] == [False] * first + [True] * 2 * math.ceil(half / 5)
     assert len({number for _, _, number in seen}) == len(seen)  # every part has a stream of its own
     seen.clear()
-    options["attacks"] = [functools.partial(attack, restarts=7)]
+    options["attacks"] = [functools.partial(attack, random_start=False)]
     evaluate(model, x, y, Ball("2", 0.1, None), restarts=2, **options)
-    assert {r for r, _, _ in seen} == {7}
+    assert {r for r, _, _ in seen} == {False}
 
 
 def test_a_restart_finds_what_the_first_start_does_not():
@@ -183,6 +184,25 @@ def test_a_restart_finds_what_the_first_start_does_not():
     options = {"attacks": [functools.partial(pgd, steps=5)], "checks": False, "generator": 0}
     assert evaluate(model, x, y, threat, **options).accuracy[0].value == 1
     assert evaluate(model, x, y, threat, restarts=5, **options).accuracy[0].value == 0
+
+
+def test_a_restart_costs_one_climb_and_one_step_is_not_tried_again():
+    model, x, y, _ = problem()
+    calls = []
+
+    def counted(z):
+        calls.append(len(z))
+        return model(z)
+
+    def cost(attack, restarts):
+        calls.clear()
+        options = {"attacks": [attack], "checks": False, "generator": 0, "progress": False}
+        evaluate(counted, x, y, Ball("2", 1e-6, None), restarts=restarts, **options)
+        return len(calls)
+
+    for attack in (functools.partial(pgd, steps=9), functools.partial(apgd, steps=9, targets=1)):
+        assert cost(attack, 3) - cost(attack, 2) <= cost(attack, 2) - cost(attack, 1) <= cost(attack, 1)
+    assert cost("fgm", 3) == cost("fgm", 1)
 
 
 # --- attacks of the user
@@ -226,109 +246,6 @@ def test_own_functions_see_the_model_in_eval_mode():
     evaluate(net, x, y, Ball("2", 0.1), attacks=[own], checks=False)
     assert modes in ([False], [])  # not asked where all is lost
     assert all(module.training for module in net.modules())
-
-
-# --- checkpoints
-
-
-class Stopped(Exception):
-    pass
-
-
-def stop_after(parts):
-    def progress(done, total):
-        if done >= parts:
-            raise Stopped
-
-    return progress
-
-
-@pytest.mark.parametrize("parts", [1, 4, 9, 23])
-def test_an_interrupted_evaluation_goes_on_to_the_same_numbers(tmp_path, parts):
-    _, x, y, weight = problem()
-    net = nn.Linear(6, 3, bias=False).double()
-    net.weight.data = weight.T.clone()
-    calls = []
-
-    def attack(model, z, labels, threat, *, generator, restarts=1):
-        calls.append(len(z))
-        return threat.retract(z + 0.2 * torch.randn(z.shape, generator=generator, dtype=z.dtype), z)
-
-    attacks = {"noise": attack, "nearest": functools.partial(partly, weight=weight)}
-    options = {"attacks": attacks, "restarts": 2, "batch_size": 7, "generator": 5, "keep": 6, "checks": False}
-    threat, file = Ball("2", 1.0, None), tmp_path / "evaluation.safetensors"
-    whole = evaluate(net, x, y, threat, RADII, **options)
-    needed = len(calls)
-    with pytest.raises(Stopped):
-        evaluate(net, x, y, threat, RADII, checkpoint=file, progress=stop_after(parts), **options)
-    begun = len(calls) - needed
-    found = evaluate(net, x, y, threat, RADII, checkpoint=file, **options)
-    assert len(calls) - needed <= needed + 1  # what was done is not done again
-    assert len(calls) - needed - begun < needed or begun == 0
-    for name in ("clean", "length", "by", "kept", "points"):
-        assert torch.equal(getattr(found, name), getattr(whole, name)), name
-    count = len(calls)
-    assert torch.equal(evaluate(net, x, y, threat, RADII, checkpoint=file, **options).length, whole.length)
-    assert len(calls) == count  # a finished one is read
-    assert 0 < whole.accuracy[-1].value < whole.accuracy[0].value
-
-
-def partly(model, x, y, *, norm, bounds, generator, steps=1, weight=None):
-    """Finds every other example's nearest decision."""
-    points = nearest(model, x, y, norm=norm, bounds=bounds, generator=generator, weight=weight).x_adv
-    return torch.where(x[:, :1] > 0, points, x)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"radii": [0.1]}, "other radii"),
-        ({"attacks": [functools.partial(pgd, steps=3)]}, "other attacks"),
-        ({"generator": 1}, "other generator"),
-        ({"restarts": 2}, "other restarts"),
-        ({"x": "other"}, "other .*data"),
-        ({"model": "other"}, "other model"),
-        ({"threat": Ball("inf", 0.1, None)}, "other threat"),
-    ],
-)
-def test_a_checkpoint_of_another_evaluation_is_refused(tmp_path, change, message):
-    net = nn.Linear(6, 3)
-    with torch.no_grad():
-        net.weight.copy_(draw(3, 6))
-    x = draw(5, 6, seed=1).float()
-    arguments = {"model": net, "x": x, "y": torch.arange(5) % 3, "threat": Ball("2", 0.1, None), "radii": [0.1, 0.2]}
-    arguments |= {"attacks": [functools.partial(pgd, steps=2)], "generator": 0, "checks": False}
-    arguments |= {"checkpoint": tmp_path / "file"}
-    evaluate(**arguments)
-    before = (tmp_path / "file").read_bytes()
-    if change.get("model"):
-        change = {"model": nn.Linear(6, 3)}
-        change["model"].load_state_dict({**net.state_dict(), "bias": net.bias.detach() + 1})
-    if change.get("x") == "other":
-        change = {"x": x + 1e-3}
-    with pytest.raises(ValueError, match=f"checkpoint: .*{message}"):
-        evaluate(**(arguments | change))
-    assert (tmp_path / "file").read_bytes() == before
-
-
-def test_a_damaged_checkpoint_is_refused(tmp_path):
-    model, x, y, _ = problem()
-    (tmp_path / "file").write_bytes(b"nothing")
-    with pytest.raises(ValueError, match="expected a safetensors file"):
-        evaluate(model, x, y, Ball("2", 0.1, None), checkpoint=tmp_path / "file", checks=False)
-
-
-def test_a_file_without_a_seed_keeps_the_one_it_drew(tmp_path):
-    model, x, y, _ = problem()
-
-    def noise(model, z, labels, threat, *, generator):
-        return threat.retract(z + torch.randn(z.shape, generator=generator, dtype=z.dtype), z)
-
-    options = {"attacks": [noise], "batch_size": 3, "checks": False, "checkpoint": tmp_path / "file"}
-    with pytest.raises(Stopped):
-        evaluate(model, x, y, Ball("2", 0.3, None), RADII, progress=stop_after(9), **options)
-    first = evaluate(model, x, y, Ball("2", 0.3, None), RADII, **options)
-    assert torch.equal(first.length, evaluate(model, x, y, Ball("2", 0.3, None), RADII, **options).length)
 
 
 # --- what else is there
@@ -407,6 +324,35 @@ def test_the_model_is_left_as_it_was_and_the_checks_are_made():
     assert all(parameter.grad is None and parameter.requires_grad for parameter in net.parameters())
 
 
+def test_radii_of_any_kind_each_once():
+    model, x, y, _ = problem()
+    options = {"checks": False, "generator": 0, "progress": False}
+    expected = evaluate(model, x, y, Ball("2", 1.0, None), [0.1, 0.3], **options)
+    for radii in (np.array([0.3, 0.1]), torch.tensor([0.1, 0.3], dtype=torch.float64), (0.3, 0.1, 0.3)):
+        found = evaluate(model, x, y, Ball("2", 1.0, None), radii, **options)
+        assert found.radii == (0.1, 0.3)
+        assert torch.equal(found.length, expected.length)
+
+
+@pytest.mark.parametrize(("norm", "radii"), [("2", [20.0, 30.0]), ("inf", [8.0, 16.0])])
+def test_radii_in_other_units_are_warned_of_once(norm, radii):
+    model, x, y, _ = problem()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        evaluate(model, x.sigmoid(), y, Ball(norm, 0.1), radii, attacks=["fgm", "pgd", "fmn"], generator=0)
+    assert [str(max(radii))[:-2] in str(one.message) for one in caught if one.category is RadiusWarning] == [True]
+
+
+def test_in_inference_mode_as_outside_of_it():
+    net, x = nn.Linear(6, 3), draw(12, 6).float()
+    y = torch.arange(12) % 3
+    options = {"attacks": ["pgd", "fmn"], "generator": 0, "progress": False}
+    expected = evaluate(net.eval(), x, y, Ball("2", 0.2, None), **options)
+    with torch.inference_mode():
+        found = evaluate(net, x.clone(), y.clone(), Ball("2", 0.2, None), **options)
+    assert torch.equal(found.length, expected.length)
+
+
 # --- bad input
 
 
@@ -426,8 +372,9 @@ def test_the_model_is_left_as_it_was_and_the_checks_are_made():
         ({"restarts": 0}, "restarts: expected a whole number of at least 1"),
         ({"restart_share": 0}, r"restart_share: expected a number in \(0, 1\]"),
         ({"batch_size": 2.5}, "batch_size: expected a whole number"),
+        ({"certificates": 3.0}, "certificates: expected Certificates, as certified_radii gives, got 3.0"),
         ({"keep": -1}, "keep: expected a whole number of at least 0"),
-        ({"radii": []}, "radii: expected finite numbers"),
+        ({"radii": []}, "radii: expected real numbers"),
         ({"y": torch.full((40,), 7)}, "y: expected numbers of classes from 0 to 2, got 7"),
         ({"threat": Ball("2", 1.0)}, r"x: expected values in \[0, 1\]"),
     ],

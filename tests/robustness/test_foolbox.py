@@ -56,8 +56,13 @@ def wrong(net, x, y):
     return float((decide(net(x)) != y).double().mean())
 
 
-@pytest.mark.parametrize("name", ["mlp", "cnn"])
-@pytest.mark.parametrize("norm", ["2", "inf"])
+PAIRS = [
+    ("mlp", "2"), ("cnn", "inf"),
+    pytest.param("mlp", "inf", marks=pytest.mark.slow), pytest.param("cnn", "2", marks=pytest.mark.slow),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "norm"), PAIRS)
 @pytest.mark.parametrize("steps", [1, 5, 15])
 def test_as_many_are_misclassified(name, norm, steps):
     net, x, y = trained(name)
@@ -80,8 +85,7 @@ def test_as_many_are_misclassified(name, norm, steps):
     assert min(found.values()) >= expected, (found, expected)
 
 
-@pytest.mark.parametrize("name", ["mlp", "cnn"])
-@pytest.mark.parametrize("norm", ["2", "inf"])
+@pytest.mark.parametrize(("name", "norm"), PAIRS)
 def test_no_point_is_farther(name, norm):
     """As many gradients: 4 descents of 25 and 9 to choose here, 109 there (where FMN fails in l2: DDN instead)."""
     net, x, y = trained(name)

@@ -96,7 +96,7 @@ def test_no_attack_of_a_smaller_radius_succeeds_more_often(norm):
     found = fmn(net, x, y, norm=norm, restarts=2, generator=0)
     assert found.distance.isfinite().double().mean() > 0.5
     wrong = []
-    for i in range(0, 60, 6):
+    for i in range(0, 60, 12):
         radius = 0.9 * float(found.distance[i].clamp(max=0.9))
         moved = pgd(net, x[i : i + 1], y[i : i + 1], Ball(norm, radius), steps=20, targets=3)
         wrong.append(bool(decide(net(moved))[0] != y[i]))

@@ -126,6 +126,7 @@ def test_retractions_land_inside_and_keep_what_is_there(seed, norm, radius, boun
         (lambda: Ball("2", 1.0, 3), "bounds: expected two increasing finite numbers, or None, got 3"),
         (lambda: read_bounds((0, math.inf)), "bounds: expected two increasing finite numbers"),
         (lambda: Ball("2", 1.0).check(torch.full((2, 3), 1.5)), r"x: expected values in \[0, 1\], the threat's bounds"),
+        (lambda: Ball("2", 1.0).check(torch.tensor([[0.5, math.nan]])), r"x: expected values in \[0, 1\], .* got nan"),
         (lambda: Deformations(-1.0, 0.5), "max_shift: expected a finite number of at least 0, got -1.0"),
         (lambda: Deformations(1.0, math.inf), "max_gradient: expected a finite number of at least 0, got inf"),
         (lambda: Deformations("1", 0.5), "max_shift: expected a finite number"),
@@ -139,7 +140,7 @@ def test_bad_threats(make, message):
 
 def test_norms_as_numbers():
     assert Ball(2, 1.0) == Ball("2", 1.0)
-    assert Ball(math.inf, 1).norm == "inf"
+    assert Ball(math.inf, 0.5).norm == "inf"
     assert str(Ball("inf", 0.03, None)) == "l_inf ball of radius 0.03"
     assert str(Deformations(2, 0.5)) == "deformations by at most 2 pixels, of gradient at most 0.5"
 
@@ -149,11 +150,13 @@ def test_radii_in_other_units_are_warned_of():
         RadiusWarning, match="radius: the l_inf ball of radius 8 .* no distance is above 1; is it in units"
     ):
         Ball("inf", 8.0)
+    with pytest.warns(RadiusWarning):  # one grey level of 255
+        Ball("inf", 1)
     x = torch.zeros(2, 3, 4, 4)
     with pytest.warns(RadiusWarning, match="no distance is above 6.928"):
         Ball("2", 128.0).check(x)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        Ball("inf", 8.0, (0, 255)), Ball("inf", 8.0, None), Ball("inf", 1.0)
+        Ball("inf", 8.0, (0, 255)), Ball("inf", 8.0, None), Ball("inf", 0.99)
         Ball("2", 128.0, None).check(x)
         Ball("2", 6.9).check(x)

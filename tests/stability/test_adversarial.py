@@ -1,5 +1,6 @@
 """Worst fields against exhaustive search, closed forms and random fields; they stay within both norms."""
 
+import functools
 import math
 import warnings
 
@@ -28,6 +29,7 @@ def blobs(n=3, space=(12, 12), dtype=torch.float64, seed=0):
     return images.to(dtype)
 
 
+@functools.cache
 def network(axes=2):
     x = blobs(20, (12,) * axes, torch.float32)
     net = CKN("3 exp(0.6) gauss2 | 3 exp(0.6) gauss2", 1, (8, 12), axes=axes, generator=0)
@@ -39,10 +41,17 @@ def check_inside(field, displacement, gradient, *, periodic=False):
     assert gradient_norm(field, periodic=periodic).max() <= gradient * (1 + 1e-6)
 
 
-@pytest.mark.parametrize("boundary", ["zero", "edge", "circular"])
-@pytest.mark.parametrize("axes", [1, 2])
 @pytest.mark.parametrize(
-    ("displacement", "gradient"), [(1.0, 0.3), (0.1, 0.4), (3.0, 0.05), (0.5, 0.0), (0.2, math.inf)]
+    ("boundary", "axes", "displacement", "gradient"),
+    [
+        ("zero", 2, 1.0, 0.3),
+        ("zero", 1, 3.0, 0.05),
+        ("edge", 2, 0.2, math.inf),
+        ("edge", 1, 1.0, 0.3),
+        ("circular", 2, 3.0, 0.05),
+        ("circular", 2, 0.5, 0.0),
+        ("circular", 1, 0.1, 0.4),
+    ],
 )
 def test_fields_are_within_both_norms(boundary, axes, displacement, gradient):
     x = blobs(2, (10, 11)[:axes], torch.float32)
@@ -53,7 +62,7 @@ def test_fields_are_within_both_norms(boundary, axes, displacement, gradient):
             x,
             displacement=displacement,
             gradient=gradient,
-            steps=6,
+            steps=4,
             restarts=2,
             generator=0,
             boundary=boundary,
@@ -70,7 +79,7 @@ def test_fields_are_within_both_norms(boundary, axes, displacement, gradient):
 
 @pytest.mark.parametrize("axes", [1, 2])
 def test_at_least_as_bad_as_random_fields_of_the_budget(axes):
-    """The starts, always; 300 others that use up one of the two norms, to a few percent: ascents are local."""
+    """The starts, always; 90 others that use up one of the two norms, to a few percent: ascents are local."""
     x, phi = blobs(2, (12,) * axes, torch.float32), as_representation(network(axes))
     found = worst_field(phi, x, displacement=1.0, gradient=0.3, steps=20, generator=0)
     assert found.history.shape == (4, 21, 2)
@@ -78,7 +87,7 @@ def test_at_least_as_bad_as_random_fields_of_the_budget(axes):
     assert (found.history[:, -1] > 1.05 * found.history[:, 0]).any()  # ascents do climb
     fields, rng = FieldSet(1.0, 0.3, (12,) * axes), torch.Generator().manual_seed(1)
     others = []
-    for kind in ("zoom", "affine", "noise") * 100:
+    for kind in ("zoom", "affine", "noise") * 30:
         field = fields.draw(x, kind, rng)
         check_inside(field, 1.0, 0.3)
         others.append(phi.distance(x, warp(x, field)))
@@ -88,7 +97,7 @@ def test_at_least_as_bad_as_random_fields_of_the_budget(axes):
 
 def test_grows_with_either_budget():
     x, net = blobs(2, dtype=torch.float32), network()
-    options = {"steps": 15, "restarts": 2, "generator": 0}
+    options = {"steps": 8, "restarts": 1, "generator": 0}
     for budgets in ([(0.1, 0.2), (0.5, 0.2), (2.0, 0.2)], [(1.0, 0.02), (1.0, 0.1), (1.0, 0.5)]):
         found = [worst_field(net, x, displacement=d, gradient=g, **options).distance for d, g in budgets]
         assert (found[0] < found[1]).all()
@@ -140,7 +149,7 @@ def test_one_feature_without_a_bound_on_the_gradient_in_closed_form():
         return (y[:, 0] * weight).sum(1, keepdim=True)
 
     found = worst_field(
-        feature, x, displacement=d, gradient=math.inf, boundary="circular", smoothness=0.2, steps=200, generator=0
+        feature, x, displacement=d, gradient=math.inf, boundary="circular", smoothness=0.2, steps=100, generator=0
     )
     assert (found.distance <= expected * (1 + 1e-9)).all()
     assert (found.distance > 0.85 * expected).all()

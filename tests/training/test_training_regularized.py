@@ -21,6 +21,15 @@ def network():
         return nn.Sequential(nn.BatchNorm1d(5), nn.Linear(5, 16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 3))
 
 
+def convolutional():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        convolution = nn.Conv2d(5, 8, 3, padding=1)
+        return nn.Sequential(
+            nn.Unflatten(1, (5, 1, 1)), nn.Upsample((4, 4)), convolution, nn.Flatten(), nn.Linear(128, 3)
+        )
+
+
 class Stop(Exception):
     pass
 
@@ -183,11 +192,12 @@ def test_whichever_epoch_is_the_best_it_is_validated_and_left_in_the_last_set():
     assert evaluate(model, blobs(seed=1)) == (best.validation_loss, best.validation_accuracy)
 
 
-def test_validation_does_not_change_what_is_learned_under_a_constraint_that_comes_down():
+@pytest.mark.parametrize("text", ["sn(0.3)", "sn_operator(0.3, tolerance=0.3)"])
+def test_validation_does_not_change_what_is_learned_under_a_constraint_that_comes_down(text):
     found = []
     for validation in (None, blobs(seed=1)):
-        model, states = network(), []
-        bound = Regularizer.parse("sn(0.3)").bind(blobs()[0], 0)
+        model, states = convolutional(), []
+        bound = Regularizer.parse(text).bind(blobs()[0], 0)
         train(
             model, blobs(), validation, torch.optim.SGD(model.parameters(), 0.2, momentum=0.9), Recipe(4, 16),
             constraint=bound.constraint, before_epoch=lambda net, _, states=states: states.append(bits(net)),
@@ -196,3 +206,32 @@ def test_validation_does_not_change_what_is_learned_under_a_constraint_that_come
         found.append(states)
     for one, other in zip(*found, strict=True):
         assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_last_batch_of_one_goes_with_the_one_before():
+    x, y = blobs(33)
+    seen = []
+
+    def objective(model, x, y):
+        seen.append(len(x))
+        return classification_loss()(model, x, y)
+
+    for size in (16, 32, 1):
+        seen.clear()
+        optimizer = torch.optim.SGD(network().parameters(), 0.1)
+        if size > 1:  # batch normalization has no statistics of one
+            train(network(), (x, y), None, optimizer, Recipe(1, size), objective=objective, progress=False)
+            assert seen == {16: [16, 17], 32: [33]}[size]
+        else:
+            train(nn.Linear(5, 3), (x, y), None, optimizer, Recipe(1, 1), objective=objective, progress=False)
+            assert seen == [1] * 33
+
+
+def test_gradients_are_on_whatever_the_caller_has_set():
+    model = network()
+    before = bits(model)
+    with torch.no_grad():
+        train(model, blobs(), None, torch.optim.SGD(model.parameters(), 0.1), Recipe(1), progress=False)
+    assert not torch.equal(bits(model)["1.weight"], before["1.weight"])
+    with torch.inference_mode(), pytest.raises(ValueError, match="^train: needs gradients, which torch.inference_mode"):
+        train(model, blobs(), None, torch.optim.SGD(model.parameters(), 0.1), Recipe(1), progress=False)

@@ -23,6 +23,7 @@ M. Andriushchenko, "Formal guarantees on the robustness of a classifier against 
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,9 +31,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
-from hilbertnet.complexity.functions import ROUNDING
+from hilbertnet.complexity.functions import BATCH, ROUNDING, Model, batched
 from hilbertnet.complexity.margins import margins
 from hilbertnet.complexity.real_numbers import real_number, real_numbers
 from hilbertnet.losses import read_labels
@@ -42,15 +43,16 @@ from hilbertnet.text import columns, nearest
 if TYPE_CHECKING:
     from hilbertnet.complexity.norms_above import NormBounds
 
-__all__ = ["Certificates", "LipschitzConstants", "certified_radii", "read_radii"]
+__all__ = ["Certificates", "LipschitzConstants", "certified_radii", "logit_rounding", "read_radii"]
 
 _ROUNDING = 64.0  # of inner products, in units of their precision
+_ELSEWHERE = 8.0  # how much more rounding may do near the examples than at them
 _FORMS = {"logit": "per logit", "vector": "logit vector", "difference": "differences of logits"}
 
 
 @dataclass(frozen=True)
 class LipschitzConstants:
-    """Lipschitz constants, in l2 unless said otherwise, of a classifier from signals to logits; those that are not known are ``None``.
+    """Lipschitz constants, in l2 unless said otherwise, of a classifier from signals to logits, ``None`` if not known.
 
     Parameters
     ----------
@@ -147,8 +149,11 @@ class LipschitzConstants:
     def times(self, factor: float) -> LipschitzConstants:
         """In units of signals that are longer by a factor, such as ``sqrt(d)`` for those of l_inf on d pixels."""
         checked = real_number("factor", factor, above=0.0)
-        scaled = (None if value is None else value * checked for value in (self.logit, self.vector, self.difference))
-        return LipschitzConstants(*scaled)
+        return LipschitzConstants(
+            None if self.logit is None else checked * self.logit,
+            None if self.vector is None else checked * self.vector,
+            None if self.difference is None else checked * self.difference,
+        )
 
 
 def _scaled(values: Tensor, factor: float) -> Tensor:
@@ -248,8 +253,8 @@ def certified_radii(
     unit
         What distances of signals are measured in, for tables.
     rounding
-        What rounding does to a logit at most, near the examples too; default 16 units of its own precision. Inner
-        layers add to it where their numbers are large and cancel.
+        What rounding does to a logit at most, near the examples too (see `logit_rounding`); default 16 units of its own
+        precision, to which inner layers add where their numbers are large and cancel.
 
     Raises
     ------
@@ -295,6 +300,29 @@ def certified_radii(
     return Certificates(radii, found, unit)
 
 
+def logit_rounding(model: Model, x: Float[Tensor, "n ..."], scores: Float[Tensor, "n outputs"]) -> float | None:
+    """What rounding does to logits of a module near some signals: eight times what it does to those at the signals.
+
+    These are compared with those of a copy in double precision. ``None`` where there is none, or no need of it.
+
+    Parameters
+    ----------
+    model
+        In eval mode.
+    x
+        Signals, shape (n, ...).
+    scores
+        The model's logits of them.
+    """
+    if not isinstance(model, nn.Module) or scores.dtype == torch.float64:
+        return None
+    try:
+        exact = batched(copy.deepcopy(model).double(), x.double(), BATCH)
+    except (RuntimeError, TypeError, ValueError):  # what cannot be copied, or has numbers of single precision in its code
+        return None
+    return _ELSEWHERE * float((exact - scores.detach()).abs().max())
+
+
 def _of_gaps(name: str, value: Any, labels: Tensor, count: int) -> Tensor:
     """Constants of ``f_y - f_j`` for every example and j, shape (n, outputs) or less."""
     if name == "vector":
@@ -321,11 +349,11 @@ def _check_count(constants: LipschitzConstants, count: int) -> None:
 
 
 def read_radii(radii: Any) -> list[float]:
-    """Radii, in a list, array or tensor, as increasing numbers.
+    """Radii, in a list, array or tensor, as increasing numbers, each once.
 
     Raises
     ------
     ValueError
         If there are none, or one is negative, infinite or no number.
     """
-    return sorted(real_numbers("radii", radii, least=0.0).tolist())
+    return sorted(set(real_numbers("radii", radii, least=0.0).tolist()))

@@ -53,7 +53,7 @@ __all__ = ["CKNClassifier"]
 Training = Literal["unsupervised", "supervised"]
 TRAINING: tuple[Training, ...] = ("unsupervised", "supervised")
 _CLIP = 1.0  # of supervised training: heads of small lambda have large weights, and so have gradients of filters
-_START = 1e-3
+_START = 1e-3  # least lambda of the head that penalties start from: the weights of a smaller one are too large
 _NOT_KEPT = ("checkpoint", "progress")  # parameters that change nothing of what is learned
 
 
@@ -204,8 +204,7 @@ device, progress
             raise ValueError(f"y: expected {len(signals)} labels, as many as signals in X, got {len(labels)}")
         clock.lap("filters")
         self.history_: list[Epoch] = []
-        # an epoch is selected on one held-out set, which lambda is then chosen on too
-        selects = self.training == "supervised" and not regularizer.terms
+        selects = self.training == "supervised" and not regularizer.terms  # its epoch, on the set for lambda too
         share = 0.2 if selects and self.validation is None else self.validation
         # a stream of its own: the folds are the same whether the filters were learned now or before
         folds = validation_folds(labels, share, self._generator())
@@ -223,14 +222,13 @@ device, progress
 
     def _train(self, signals: Tensor, labels: Tensor, held_out: Tensor | None, regularizer: Regularizer) -> None:
         """Train ``network_`` (with a regularizer also ``head_``) on what is not held out, with its lambda so far."""
-        space, device = tuple(signals.shape[2:]), signals.device
         augment = None if self.augmentation is None else Augmentation.parse(str(self.augmentation))
-        generator = self._generator()
+        generator, labels = self._generator(), labels.to(signals.device)
         seed = int(torch.randint(2**31, (), generator=generator))
-        net, labels = CKNNet(self.network_, space, len(self.classes_)), labels.to(device)
+        net = CKNNet(self.network_, tuple(signals.shape[2:]), len(self.classes_))
         data, validation = (signals, labels), None
         if held_out is not None:
-            mask = held_out.to(device)
+            mask = held_out.to(signals.device)
             data, validation = (signals[~mask], labels[~mask]), (signals[mask], labels[mask])
         bound: dict[str, Any] = {}
         if regularizer.terms:

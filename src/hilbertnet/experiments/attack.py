@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hilbertnet.complexity.certificates import read_radii
+from hilbertnet.complexity.certificates import Certificates, read_radii
 from hilbertnet.complexity.functions import batched
 from hilbertnet.experiments.attack_target import Certified, Target, certify, read_target
 from hilbertnet.experiments.experiment import Curve, Draw, Panel
@@ -76,6 +76,8 @@ class AttackSettings:
         if self.norm not in NORMS:
             raise ValueError(f"norm: expected l2 or linf, got {self.norm!r}{nearest(str(self.norm), NORMS)}")
         check_counts(examples=self.examples, restarts=self.restarts)
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed: expected a whole number from 0 to 2**32 - 1, got {self.seed!r}")
         for name in self.attacks:
             if name not in NAMES:
                 hint = nearest(name, NAMES) or f"; known: {', '.join(NAMES)}"
@@ -294,7 +296,7 @@ def panels_of(result: AttackResult) -> list[Panel]:
         clean = 100 * one.clean_accuracy.value
         curves = [_curve("attacked", one)]
         if one.certificates is not None:
-            grid = np.linspace(0, ends[1], _GRID + 1).tolist()
+            grid = _certified_grid(one.certificates, ends[1])
             curves.append(_intervals("certified", grid, [one.certificates.accuracy(radius) for radius in grid]))
         curves.append(Curve("clean", ends, (clean, clean), kind="level"))
         what = f"{one.norm} radius" if isinstance(threat, Ball) else "largest shift, pixels"
@@ -321,6 +323,12 @@ def _whole_curve(one: Attacked) -> dict[str, list[float]] | None:
         return None
     grid = sorted({*np.linspace(0, max(one.radii), _GRID + 1).tolist(), *one.radii})
     return {"radii": grid, "accuracy": [one.accuracy_at(radius).value for radius in grid]}
+
+
+def _certified_grid(certificates: Certificates, end: float) -> list[float]:
+    """Places up to the end, and as many up to where nothing is certified, which may be near 0."""
+    last = min(end, float(certificates.best.max()))
+    return sorted({*np.linspace(0, last, _GRID + 1).tolist(), *np.linspace(0, end, _GRID + 1).tolist()})
 
 
 def _intervals(label: str, x: Sequence[float], found: Sequence[Interval]) -> Curve:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hilbertnet.complexity.certificates import Certificates, LipschitzConstants, certified_radii
+from hilbertnet.complexity.certificates import Certificates, LipschitzConstants, certified_radii, logit_rounding
 from hilbertnet.complexity.functions import batched
 from hilbertnet.complexity.moved import embedding_lipschitz
 from hilbertnet.complexity.norms_above import norm_bounds
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["Certified", "Target", "certify", "read_target"]
 
 _BATCH = 256
-_SAFETY = 8.0
 _SUFFIX = "give DATA: digits, mnist, cifar10, a folder of images or an .npz file"
 
 
@@ -199,8 +197,8 @@ def _of_module(
             names = labels_of(data, names)
     else:
         raise ValueError(
-            f"{data.name}: expected labels from 0 to {max(outputs, 2) - 1}, as the {outputs} outputs of {text} say, "
-            f"got {found[0]} to {found[-1]}"
+            f"{data.name}: expected labels from 0 to {max(outputs, 2) - 1}, as {text} has "
+            f"{outputs} output{'s' * (outputs > 1)}, got {found[0]} to {found[-1]}"
         )
     labels = torch.from_numpy(np.asarray(numbers, np.int64))
     return Target(module, signals, labels, places, tuple(map(str, names)), str(data), part)
@@ -262,16 +260,5 @@ def certify(target: Target, norm: str) -> Certified:
         by = "operator norms"
     scores = batched(target.model, target.x, _BATCH)
     unit = Ball("2" if norm == "2" else "inf", 0.0).name
-    rounding = _rounding(target, scores)
+    rounding = logit_rounding(target.model, target.x, scores)
     return Certified(certified_radii(scores, target.y, constants, unit=unit, rounding=rounding), by)
-
-
-def _rounding(target: Target, scores: Tensor) -> float | None:
-    """What rounding does to logits, from those of a copy in double precision, and a few times as much elsewhere."""
-    if scores.dtype == torch.float64:
-        return None
-    try:
-        exact = batched(copy.deepcopy(target.model).double(), target.x.double(), _BATCH)
-    except (RuntimeError, TypeError):  # no copy, or a number of single precision in the code
-        return None
-    return _SAFETY * float((exact - scores).abs().max())

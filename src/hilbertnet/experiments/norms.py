@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hilbertnet.complexity.certificates import LipschitzConstants, certified_radii, read_radii
+from hilbertnet.complexity.certificates import LipschitzConstants, certified_radii, logit_rounding, read_radii
 from hilbertnet.complexity.data_bounds import gradient_bound
 from hilbertnet.complexity.functions import batched
 from hilbertnet.complexity.generalization import MarginBound, best_margin_bound
@@ -78,7 +78,7 @@ def run_norms(
     chosen = _read_output(output, run.outputs)
     exact = None if run.kernel is None else _exact(run.kernel, run.test)
     above, reason = (None, "") if exact is not None else _above(run.net, tuple(run.test.shape[1:]))
-    constants = _constants(exact, above, len(run.outputs))
+    constants = _constants(exact, above)
     scale = 1.0 if exact is None else exact.lipschitz
     slopes = _slopes(run, chosen, scale)
     if not chosen:
@@ -94,7 +94,8 @@ def run_norms(
     )  # fmt: skip
     scores, diagonal = _scores_and_diagonal(run)
     held = batched(run.net, run.test, _BATCH)
-    known = None if constants is None else certified_radii(held, run.test_y, constants)
+    rounding = logit_rounding(run.net, run.test, held)
+    known = None if constants is None else certified_radii(held, run.test_y, constants, rounding=rounding)
     attacked = attacked_accuracy(
         run.net, run.test, run.test_y, Ball("2", max(sizes), None), sizes,  # preprocessed images know no range
         certificates=known, generator=seed,
@@ -141,13 +142,10 @@ def _above(net: nn.Module, shape: tuple[int, ...]) -> tuple[NormBounds | None, s
         return None, str(error)
 
 
-def _constants(exact: ExactNorms | None, above: NormBounds | None, outputs: int) -> LipschitzConstants | None:
+def _constants(exact: ExactNorms | None, above: NormBounds | None) -> LipschitzConstants | None:
     if exact is not None:
         return LipschitzConstants.from_products(exact.products, exact.lipschitz)
-    if above is None:
-        return None
-    pairs = above.lipschitz_differences if outputs > 1 else None
-    return LipschitzConstants(above.lipschitz_outputs, above.lipschitz.value, pairs)
+    return None if above is None else LipschitzConstants.from_layers(above)
 
 
 def _logit_constants(constants: LipschitzConstants | None, outputs: int) -> Tensor:

@@ -28,8 +28,15 @@ from hilbertnet.complexity.real_numbers import real_number
 from hilbertnet.losses import read_labels
 from hilbertnet.protocols import Penalty
 from hilbertnet.regularization.copies import Copies, check_deformation, copies_of
-from hilbertnet.regularization.functions import BatchPenalty, as_function, check_signals, logits_of, read_count
-from hilbertnet.regularization.gradients import each_gradient, with_graph
+from hilbertnet.regularization.functions import (
+    BatchPenalty,
+    as_function,
+    check_signals,
+    logits_of,
+    read_counts,
+    with_graph,
+)
+from hilbertnet.regularization.gradients import each_gradient
 from hilbertnet.regularization.term import PenaltyTerm
 
 __all__ = ["DTau", "Tau"]
@@ -49,7 +56,7 @@ class _Deformed(PenaltyTerm):
             check_deformation(self.deformation)
         if self.size is not None:
             object.__setattr__(self, "size", real_number("size", self.size, least=0.0))
-        object.__setattr__(self, "images", read_count("images", self.images))
+        read_counts(self, "images")
 
     def bind(self, x_train: Tensor, generator: int | torch.Generator | None = None) -> Penalty:
         """The penalty on a stream of `x_train`; see `PenaltyTerm.bind`."""
@@ -113,7 +120,7 @@ class Tau(_Deformed):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "variants", read_count("variants", self.variants))
+        read_counts(self, "variants")
         if self.variants < 2:
             raise ValueError("variants: expected at least 2, of which the first is the signal itself, got 1")
 
@@ -156,7 +163,7 @@ class DTau(_Deformed):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "tangents", read_count("tangents", self.tangents))
+        read_counts(self, "tangents")
 
     def _value(
         self, copies: Copies, model: nn.Module, x: Tensor, y: Tensor, logits: Tensor | None, generator: torch.Generator

@@ -16,18 +16,21 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from hilbertnet.ascent import unit_direction
-from hilbertnet.complexity.functions import read_labels, untouched
+from hilbertnet.complexity.functions import untouched
 from hilbertnet.complexity.real_numbers import real_number
+from hilbertnet.losses import read_labels
 from hilbertnet.protocols import Penalty
 from hilbertnet.regularization.functions import (
     BatchPenalty,
     as_function,
+    check_radius,
     check_signals,
     logits_of,
-    read_count,
+    read_counts,
     reusable,
+    with_graph,
 )
-from hilbertnet.regularization.gradients import drawn_logits, each_gradient, lengths, read_counts, with_graph
+from hilbertnet.regularization.gradients import drawn_logits, each_gradient, lengths
 from hilbertnet.regularization.steps import STEP, ball, fixed_steps
 from hilbertnet.regularization.term import PenaltyTerm
 
@@ -66,14 +69,19 @@ class Delta(PenaltyTerm):
     ValueError
         If an argument is not of this form.
 
+    Warns
+    -----
+    RadiusWarning
+        When bound, if the ball around any signal holds all others in [0, 1], where the training signals are.
+
     Examples
     --------
     >>> model = nn.Linear(2, 1, bias=False)
     >>> with torch.no_grad():
     ...     _ = model.weight.copy_(torch.tensor([[3.0, 4.0]]))
-    >>> penalty = Delta(radius=2.0).bind(torch.ones(4, 2), generator=0)
-    >>> penalty(model, torch.ones(4, 2), torch.tensor([0, 1, 0, 1])).item()  # (2 ||w||)^2
-    100.0
+    >>> penalty = Delta(radius=0.5).bind(torch.ones(4, 2), generator=0)
+    >>> penalty(model, torch.ones(4, 2), torch.tensor([0, 1, 0, 1])).item()  # (||w|| / 2)^2
+    6.25
     """
 
     name: ClassVar[str] = "delta"
@@ -88,13 +96,12 @@ class Delta(PenaltyTerm):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "radius", real_number("radius", self.radius, above=0.0))
-        for name in ("steps", "chunk"):
-            object.__setattr__(self, name, read_count(name, getattr(self, name)))
-        read_counts(self, "screen", "probe", "classes")
+        read_counts(self, "steps", "screen", "probe", "classes", "chunk")
 
     def bind(self, x_train: Tensor, generator: int | torch.Generator | None = None) -> Penalty:
         """See `PenaltyTerm.bind`."""
         check_signals(x_train, "x_train")
+        check_radius(self.radius, x_train)
         return BatchPenalty(self._value, generator)
 
     def _value(

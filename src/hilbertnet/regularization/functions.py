@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, nullcontext
+from dataclasses import fields
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from hilbertnet.regularization.chance import Drawing
+from hilbertnet.robustness.threats import Ball
 from hilbertnet.signals import is_count
-from hilbertnet.training.objective import evaluating
+from hilbertnet.training.objective import evaluating, logits_of
 
-__all__ = ["BatchPenalty", "as_function", "check_signals", "draw_examples", "logits_of", "read_count", "reusable"]
+__all__ = [
+    "BatchPenalty",
+    "as_function",
+    "check_radius",
+    "check_signals",
+    "draw_examples",
+    "logits_of",
+    "no_gradient",
+    "read_counts",
+    "reusable",
+    "with_graph",
+]
 
 _TWO_MODES = (
     nn.modules.batchnorm._NormBase,
@@ -33,32 +47,46 @@ _SPREAD = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 def as_function(model: nn.Module) -> Iterator[nn.Module]:
     """The model in eval mode, in which each output depends on its own example and on no chance.
 
-    Gradients flow to its parameters. Afterwards every module is in the mode it was in. A compiled model comes without
-    its compilation: second derivatives and batches of other sizes are not what it was compiled for. One that is spread
-    over devices comes as the module inside: its gradients are gathered in the one backward pass of the training loop.
+    Gradients flow to its parameters. Afterwards every module is in the mode it was in. What is compiled, the model or a
+    part of it, runs without its compilation: second derivatives and batches of other sizes are not what it was compiled
+    for. A model that is spread over devices comes as the module inside: its gradients are gathered in the one backward
+    pass of the training loop.
     """
     plain: Any = model
     while isinstance(plain, _SPREAD) or hasattr(plain, "_orig_mod"):
         plain = plain.module if isinstance(plain, _SPREAD) else plain._orig_mod
-    with evaluating(plain):
+    eager = torch.compiler.set_stance("force_eager") if _has_compiled_part(plain) else nullcontext()
+    with eager, evaluating(plain):
         yield plain
 
 
-def logits_of(model: nn.Module, x: Float[Tensor, "n ..."]) -> Float[Tensor, "n outputs"]:
-    """Logits in at least float32, one row for each signal; one output may come without its axis.
+def _has_compiled_part(model: nn.Module) -> bool:
+    return any(hasattr(part, "_orig_mod") or part._compiled_call_impl is not None for part in model.modules())
+
+
+def with_graph(f: nn.Module, x: Float[Tensor, "n ..."]) -> tuple[Tensor, Float[Tensor, "n outputs"]]:
+    """Signals that require a gradient, and the logits there, even where gradients are switched off outside.
 
     Raises
     ------
     ValueError
-        If they are not of this form.
+        If the logits do not depend differentiably on the signals.
     """
-    found = model(x)
-    if isinstance(found, Tensor) and found.ndim == 1:
-        found = found[:, None]
-    if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(x) or not found.is_floating_point():
-        got = f"shape {tuple(found.shape)}, {found.dtype}" if isinstance(found, Tensor) else type(found).__name__
-        raise ValueError(f"model: expected logits of shape ({len(x)},) or ({len(x)}, outputs), got {got}")
-    return found if found.dtype in (torch.float32, torch.float64) else found.float()
+    with torch.enable_grad():
+        variable = x.detach().clone().requires_grad_()
+        values = logits_of(f, variable)
+    if not values.requires_grad:
+        raise no_gradient()
+    return variable, values
+
+
+def no_gradient() -> ValueError:
+    """The error for logits that are constants in the signals."""
+    if torch.is_inference_mode_enabled():
+        return ValueError(
+            "model: expected gradients in the signals, which torch.inference_mode() rules out; use torch.no_grad()"
+        )
+    return ValueError("model: expected logits that depend differentiably on the signals, they do not")
 
 
 def reusable(model: nn.Module, logits: Tensor | None) -> Tensor | None:
@@ -74,8 +102,9 @@ def reusable(model: nn.Module, logits: Tensor | None) -> Tensor | None:
 
 
 def _same_in_both_modes(module: nn.Module) -> bool:
-    ours = type(module).__module__.partition(".")[0] in ("torch", "hilbertnet")
-    return ours and not isinstance(module, _TWO_MODES)
+    kind = type(module).__base__ if parametrize.is_parametrized(module) else type(module)  # whose type torch makes
+    assert kind is not None
+    return kind.__module__.partition(".")[0] in ("torch", "hilbertnet") and not isinstance(module, _TWO_MODES)
 
 
 # --- batches
@@ -112,6 +141,33 @@ def read_count(name: str, value: object) -> int:
         raise ValueError(f"{name}: expected a whole number of at least 1, got {value!r}")
     assert isinstance(whole, int)
     return whole
+
+
+def read_counts(term: object, *names: str) -> None:
+    """Make whole numbers of at least 1 of fields of a frozen term, or ``None`` where that is the default.
+
+    Raises
+    ------
+    ValueError
+        If one is none; see `read_count`.
+    """
+    optional = {field.name for field in fields(term) if field.default is None}  # type: ignore[arg-type]
+    for name in names:
+        value = getattr(term, name)
+        if value is not None or name not in optional:
+            object.__setattr__(term, name, read_count(name, value))
+
+
+def check_radius(radius: float, x_train: Float[Tensor, "n ..."], norm: Literal["2", "inf"] = "2") -> None:
+    """Warn of a ball that holds all signals in [0, 1], where the training signals are.
+
+    Warns
+    -----
+    RadiusWarning
+        If the radius is so large, most likely in other units than the signals.
+    """
+    if bool(((x_train >= 0) & (x_train <= 1)).all()):
+        Ball(norm, radius, (0.0, 1.0)).check(x_train)
 
 
 class BatchPenalty(Drawing):

@@ -17,21 +17,21 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hilbertnet.complexity.functions import read_labels, untouched
-from hilbertnet.losses import LOSSES, Loss, losses, signs
+from hilbertnet.complexity.functions import untouched
+from hilbertnet.losses import LOSSES, Loss, losses, read_labels, signs
 from hilbertnet.protocols import Penalty
 from hilbertnet.regularization.functions import (
     BatchPenalty,
     as_function,
     check_signals,
     draw_examples,
-    logits_of,
-    read_count,
+    read_counts,
+    with_graph,
 )
 from hilbertnet.regularization.term import PenaltyTerm
-from hilbertnet.text import nearest
+from hilbertnet.text import check_word
 
-__all__ = ["Grad", "GradL1", "GradL2", "drawn_logits", "each_gradient", "lengths", "read_counts", "with_graph"]
+__all__ = ["Grad", "GradL1", "GradL2", "drawn_logits", "each_gradient", "lengths"]
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,7 @@ class _LossGradient(PenaltyTerm):
     examples: int | None = None
 
     def __post_init__(self) -> None:
-        if self.loss not in LOSSES:
-            hint = nearest(str(self.loss), LOSSES)
-            raise ValueError(f"loss: expected one of {', '.join(LOSSES)}, got {self.loss!r}{hint}")
+        check_word("loss", self.loss, LOSSES)
         read_counts(self, "examples")
 
     def bind(self, x_train: Tensor, generator: int | torch.Generator | None = None) -> Penalty:
@@ -191,22 +189,6 @@ class GradL1(_LossGradient):
 # --- gradients of logits, which `delta` starts from too
 
 
-def with_graph(f: nn.Module, x: Float[Tensor, "n ..."]) -> tuple[Tensor, Float[Tensor, "n outputs"]]:
-    """Signals that require a gradient, and the logits there, even where gradients are switched off outside.
-
-    Raises
-    ------
-    ValueError
-        If the logits do not depend differentiably on the signals.
-    """
-    with torch.enable_grad():
-        variable = x.detach().clone().requires_grad_()
-        values = logits_of(f, variable)
-    if not values.requires_grad:
-        raise ValueError("model: expected logits that depend differentiably on the signals, they do not")
-    return variable, values
-
-
 def drawn_logits(count: int, classes: int | None, generator: torch.Generator) -> tuple[Int[Tensor, " classes"], float]:
     """Numbers of the logits that a sum goes over, all `count` or some drawn ones, and the weight of their sum."""
     if classes is None or classes >= count:
@@ -228,11 +210,3 @@ def each_gradient(
 def lengths(gradient: Float[Tensor, "n ..."]) -> Float[Tensor, " n"]:
     """Euclidean, of each example's gradient."""
     return gradient.flatten(1).norm(dim=1)
-
-
-def read_counts(term: PenaltyTerm, *names: str) -> None:
-    """Check the optional counts among the fields of a frozen term, and make whole numbers of them."""
-    for name in names:
-        value = getattr(term, name)
-        if value is not None:
-            object.__setattr__(term, name, read_count(name, value))

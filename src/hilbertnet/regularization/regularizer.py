@@ -15,7 +15,7 @@ from hilbertnet.complexity.real_numbers import real_number
 from hilbertnet.protocols import Penalty
 from hilbertnet.regularization.chance import own_seed
 from hilbertnet.regularization.functions import check_signals
-from hilbertnet.regularization.term import BoundConstraint, ConstraintTerm, LossTerm, PenaltyTerm, Term
+from hilbertnet.regularization.term import BoundConstraint, BoundLoss, ConstraintTerm, LossTerm, PenaltyTerm, Term
 from hilbertnet.regularization.terms import parse_term
 from hilbertnet.text import Scanner, format_number
 from hilbertnet.training.objective import Objective, classification_loss
@@ -175,7 +175,7 @@ class Regularizer:
         """
         check_signals(x_train, "x_train")
         sources = _Sources(generator)
-        loss = None if self.loss is None else self.loss.bind(x_train, sources.next(self.loss))
+        loss = None if self.loss is None else _Replacement(self.loss, self.loss.bind(x_train, sources.next(self.loss)))
         penalties = [term.bind(x_train, sources.next(term)) for _, term in self.penalty]
         constraints = [term.bind(x_train, sources.next(term)) for term in self.constraint]
         weights = [weight for weight, _ in self.penalty]
@@ -309,6 +309,18 @@ class _Parts:
             raise ValueError(f"state: expected that of {' + '.join(self.words)}, got {got}")
         for part, inner in zip(self.parts, states, strict=True):
             part.load_state_dict(inner)
+
+
+class _Replacement(_Parts):
+    """A robust loss."""
+
+    def __init__(self, term: LossTerm, loss: BoundLoss) -> None:
+        super().__init__([str(term)], [loss])
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean loss and logits."""
+        loss, logits = self.parts[0](model, x, y)
+        return loss, logits
 
 
 class _Sum(_Parts):

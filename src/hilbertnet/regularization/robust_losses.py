@@ -26,13 +26,12 @@ from hilbertnet.complexity.functions import untouched
 from hilbertnet.complexity.real_numbers import real_number
 from hilbertnet.losses import LOSSES, Loss, divergences, losses, read_labels, signs
 from hilbertnet.regularization.chance import Drawing
-from hilbertnet.regularization.functions import as_function, check_signals, logits_of, read_count
+from hilbertnet.regularization.functions import as_function, check_radius, check_signals, logits_of, read_counts
 from hilbertnet.regularization.steps import STEP, Norm, ball, fixed_steps
 from hilbertnet.regularization.term import LossTerm
-from hilbertnet.robustness.threats import Ball
 from hilbertnet.text import check_word
 
-__all__ = ["PgdL2", "PgdLinf", "Trades", "divergences"]
+__all__ = ["PgdL2", "PgdLinf", "Trades"]
 
 NORMS: tuple[Norm, ...] = ("linf", "l2")
 
@@ -51,7 +50,7 @@ class _Robust(LossTerm):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "radius", real_number("radius", self.radius, above=0.0))
-        object.__setattr__(self, "steps", read_count("steps", self.steps))
+        read_counts(self, "steps")
         if self.clip == "none":
             object.__setattr__(self, "clip", None)
         if self.clip is not None:
@@ -62,8 +61,7 @@ class _Robust(LossTerm):
         check_signals(x_train, "x_train")
         search = Search(norm, self.radius, step, self.steps, None if self.clip is None else _UNIT)
         search.check(x_train, "x_train")
-        if self.clip is not None:
-            Ball("2" if norm == "l2" else "inf", self.radius, _UNIT).check(x_train)  # warns of a radius in other units
+        check_radius(self.radius, x_train, "2" if norm == "l2" else "inf")
         return search
 
 
@@ -98,7 +96,7 @@ class PgdL2(_Robust):
     >>> x, y = torch.full((2, 3), 0.5), torch.tensor([0, 1])
     >>> model = nn.Linear(3, 2)
     >>> loss, logits = PgdL2(0.1).bind(x, 0)(model, x, y)
-    >>> bool(loss > functional.cross_entropy(model(x), y)), tuple(logits.shape)
+    >>> bool(loss > nn.functional.cross_entropy(model(x), y)), tuple(logits.shape)
     (True, (2, 2))
     """
 

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hilbertnet.ascent import unit_direction
+from hilbertnet.regularization.functions import no_gradient
 from hilbertnet.signals import per_example
 
 __all__ = ["STEP", "Norm", "ball", "fixed_steps"]
@@ -104,8 +105,8 @@ def ball(
         if norm == "linf":
             moved = moved.clamp(-radius, radius)
         else:
-            length = moved.flatten(1).norm(dim=1)
-            moved = moved * per_example(radius / length.clamp(min=radius), moved)
+            length = (moved / radius).flatten(1).norm(dim=1)  # in radii: squares of large numbers would overflow
+            moved = moved / per_example(length.clamp(min=1.0), moved)
         found = centre + moved
         return found if box is None else found.clamp(low, high)
 
@@ -122,5 +123,5 @@ def _gradient(objective: Callable[[Tensor], Tensor], point: Tensor) -> Tensor:
         if values.requires_grad:
             (found,) = torch.autograd.grad(values.sum(), variable, allow_unused=True)
     if found is None:
-        raise ValueError("model: expected logits that depend differentiably on the signals, they do not")
+        raise no_gradient()
     return found

@@ -14,20 +14,21 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hilbertnet.ascent import unit_direction
-from hilbertnet.complexity.functions import read_labels, untouched
+from hilbertnet.complexity.functions import untouched
 from hilbertnet.complexity.real_numbers import real_number
+from hilbertnet.losses import divergences, read_labels
 from hilbertnet.protocols import Penalty
 from hilbertnet.regularization.functions import (
     BatchPenalty,
     as_function,
+    check_radius,
     check_signals,
     draw_examples,
     logits_of,
-    read_count,
+    read_counts,
     reusable,
+    with_graph,
 )
-from hilbertnet.regularization.gradients import read_counts, with_graph
-from hilbertnet.regularization.robust_losses import divergences
 from hilbertnet.regularization.term import PenaltyTerm
 
 __all__ = ["Vat"]
@@ -57,6 +58,11 @@ class Vat(PenaltyTerm):
     ------
     ValueError
         If an argument is not of this form.
+
+    Warns
+    -----
+    RadiusWarning
+        When bound, if the ball around any signal holds all others in [0, 1], where the training signals are.
     """
 
     name: ClassVar[str] = "vat"
@@ -70,12 +76,12 @@ class Vat(PenaltyTerm):
     def __post_init__(self) -> None:
         for name in ("radius", "xi"):
             object.__setattr__(self, name, real_number(name, getattr(self, name), above=0.0))
-        object.__setattr__(self, "iterations", read_count("iterations", self.iterations))
-        read_counts(self, "examples")
+        read_counts(self, "iterations", "examples")
 
     def bind(self, x_train: Tensor, generator: int | torch.Generator | None = None) -> Penalty:
         """See `PenaltyTerm.bind`."""
         check_signals(x_train, "x_train")
+        check_radius(self.radius, x_train)
         return BatchPenalty(self._value, generator)
 
     def _value(

@@ -17,7 +17,8 @@ from hilbertnet.signals import as_rng, is_count
 
 __all__ = ["Climb", "campaign", "differentiable", "goal_of", "read_aims", "read_counts", "read_examples"]
 
-_P, _R = ParamSpec("_P"), TypeVar("_R")
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 Climb = Callable[[Goal, Tensor, bool, torch.Generator], Tensor]
 """From a goal, signals, whether to start at them or at random, and a generator, to points that the threat allows."""

@@ -86,8 +86,13 @@ class Entry:
         if self.kind == "nearest":
             found = self.function(model, x, y, norm=threat.norm, bounds=threat.bounds, generator=generator)
             return found if isinstance(found, Tensor) else found.x_adv
-        more = {"random_start": True} if again and "random_start" in _parameters(self.function) else {}
+        more = self._random_start() if again else {}
         return self.function(model, x, y, threat, generator=generator, **more)
+
+    def _random_start(self) -> dict[str, bool]:
+        """Where there is such an option; who gave it keeps it."""
+        given = self.function.keywords if isinstance(self.function, functools.partial) else {}
+        return {"random_start": True} if "random_start" in _parameters(self.function).keys() - given.keys() else {}
 
 
 def read_attacks(attacks: Attacks, threat: Any) -> list[Entry]:

@@ -217,6 +217,6 @@ def _dlr(scores: Tensor, y: Tensor, target: Tensor | None) -> Tensor:
         return lead
     top = values.topk(min(4, scores.shape[1]), dim=1).values
     low = top[:, 2] if target is None else top[:, 2:].mean(1)
-    # three logits alike: their distance is 0
-    least = 1e-12 * values.detach().abs().amax(1) + torch.finfo(torch.float64).tiny
-    return lead / torch.maximum(top[:, 0] - low, least)
+    apart = top[:, 0] - low
+    # three logits alike, or all of them 0: a ratio to their distance would be infinite
+    return lead / torch.where(apart > 1e-12 * values.abs().amax(1), apart, 1.0)

@@ -48,8 +48,8 @@ class Ball:
     Warns
     -----
     RadiusWarning
-        If an l_inf radius is larger than the distance of the bounds; when signals are checked, if an l2 radius is
-        larger than the diagonal of their box.
+        If an l_inf radius is at least the distance of the bounds; when signals are checked, if an l2 radius is at least
+        the diagonal of their box.
 
     Examples
     --------
@@ -126,11 +126,11 @@ class Ball:
         return x + (self.radius * drawn).to(x)
 
     def _warn_beyond(self, pixels: int) -> None:
-        """Warn of a radius that is longer than the diagonal of a box of so many pixels; l_inf: of one."""
+        """Warn of a radius that is as long as the diagonal of a box of so many pixels; l_inf: of one."""
         if self.bounds is None:
             return
         longest = (self.bounds[1] - self.bounds[0]) * math.sqrt(pixels)
-        if self.radius > longest:
+        if self.radius >= longest:
             warnings.warn(
                 f"radius: the {self} holds everything within the bounds, where no distance is above {longest:g}; "
                 "is it in units of 0 to 255?",

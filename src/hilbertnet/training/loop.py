@@ -62,7 +62,7 @@ def train(
     optimizer
         Any of torch's, on the model's parameters.
     recipe
-        Epochs, batches, seed, clipping, precision.
+        Epochs, batches, seed, clipping, precision. A last batch of one example goes with the one before.
     schedule
         Any of ``torch.optim.lr_scheduler``, stepped after every epoch, or ``None``.
     objective
@@ -96,6 +96,8 @@ def train(
         If the data are not as many labels as signals, or `checkpoint` is of another training.
     """
     _check(data, "data")
+    if torch.is_inference_mode_enabled():
+        raise ValueError("train: needs gradients, which torch.inference_mode() rules out; call it outside")
     if validation is not None:
         _check(validation, "validation")
     objective = objective or classification_loss()
@@ -139,12 +141,14 @@ def _as_in_the_end(model: nn.Module, constraint: Constraint | None, epoch: int, 
     if constraint is None or epoch == last:
         yield
         return
-    own = copy.deepcopy(model.state_dict())
+    parts: list[Any] = [part for part in (model, constraint) if _keeps(part)]
+    before = [copy.deepcopy(part.state_dict()) for part in parts]  # a constraint may have warm-started vectors
     constraint.project_(model, last)
     try:
         yield
     finally:
-        model.load_state_dict(own)
+        for part, state in zip(parts, before, strict=True):
+            part.load_state_dict(state)
 
 
 @dataclass
@@ -165,9 +169,9 @@ class _Run:
         x, y = data
         device, total, right = device_of(self.model), 0.0, 0
         self.model.train()
-        with _seeded(self.recipe.seed, number) as generator:
+        with torch.enable_grad(), _seeded(self.recipe.seed, number) as generator:
             order = torch.randperm(len(x), generator=generator)
-            for batch, indices in enumerate(order.split(self.recipe.batch_size)):
+            for batch, indices in enumerate(_portions(order, self.recipe.batch_size)):
                 part, labels = x[indices.to(x.device)].to(device), y[indices.to(y.device)].to(device)
                 if self.augment is not None:
                     part = self.augment(part, generator)
@@ -210,6 +214,14 @@ class _Run:
             f"epoch {number}, batch {batch} (examples {first}, ...): expected a finite loss, got {found}; "
             f"lower the learning rate ({rates}) or clip the gradient"
         )
+
+
+def _portions(order: Tensor, size: int) -> list[Tensor]:
+    """Batches; a single example that is left goes with the last one, since alone it has no batch statistics."""
+    parts = list(order.split(size))
+    if len(parts) > 1 and len(parts[-1]) == 1 < size:
+        parts[-2:] = [torch.cat(parts[-2:])]
+    return parts
 
 
 class _NotFinite(ValueError):
