@@ -17,7 +17,7 @@ from hilbertnet.experiments.attack_target import certify, read_target
 from hilbertnet.records import load_tensors
 from hilbertnet.robustness.search import Search
 
-FEW = ("--examples", 8, "--radii", "0.35,0.6", "--attacks", "fmn,pgd")
+FEW = ("--examples", 8, "--radii", "0.35,0.6", "--attacks", "fmn,fgm")
 
 
 @pytest.fixture(scope="module")

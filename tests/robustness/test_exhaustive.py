@@ -20,7 +20,7 @@ from hilbertnet.complexity.certificates import LipschitzConstants, certified_rad
 from hilbertnet.losses import decide
 from hilbertnet.robustness import Ball, apgd, evaluate, fmn, pgd
 
-PIXELS, HIDDEN, EXAMPLES = 4, 5, 10
+PIXELS, HIDDEN, EXAMPLES = 4, 5, 8
 
 
 @functools.cache

@@ -38,7 +38,7 @@ Examples:
 
     hilbertnet fit digits --training supervised --filters 16,32 --epochs 10 --augment "crop(1)"
 
-    hilbertnet fit digits --model cnn --regularize "delta(0.5) + sn(1.5)" --train 300
+    hilbertnet fit digits --model cnn --regularize "0.1*tau(images=8, variants=8)" --train 300
 
 Interrupted (Ctrl-C) and given again, a command goes on where it was.
 """

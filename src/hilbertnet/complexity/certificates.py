@@ -318,7 +318,7 @@ def logit_rounding(model: Model, x: Float[Tensor, "n ..."], scores: Float[Tensor
         return None
     try:
         exact = batched(copy.deepcopy(model).double(), x.double(), BATCH)
-    except (RuntimeError, TypeError, ValueError):  # what cannot be copied, or has numbers of single precision in its code
+    except (RuntimeError, TypeError, ValueError):  # no copy, or numbers of single precision in the code
         return None
     return _ELSEWHERE * float((exact - scores.detach()).abs().max())
 

@@ -23,7 +23,10 @@ from torch import Tensor
 from hilbertnet.deformations.fields import displacement_norm, gradient_norm
 from hilbertnet.signals import per_example
 
-__all__ = ["FieldSet"]
+__all__ = ["FIRST_STEP", "FieldSet"]
+
+FIRST_STEP = 0.5
+"""Of ascents over fields, in units of the set."""
 
 _KINDS = ("zoom", "affine", "zoom", "noise") * 8  # random fields, of which an ascent starts at the worst
 

@@ -81,8 +81,7 @@ device, progress
     alphas : sequence of float or None
         Values to try; default 1e-1 ... 1e-8.
     validation : int, float or None
-        Folds of the cross-validation that chooses lambda, or the share of one held-out set; default 5 folds below 5,000
-        examples, one fifth held out above.
+        Folds that choose lambda, or the share of one held-out set; default 5 below 5,000 examples, one fifth above.
     checkpoint : path or None
         A file where `fit` keeps what it has learned while it lasts. Interrupted and called again with the same data,
         parameters and threads, `fit` goes on from there to the same model. It needs a whole number as `random_state`.

@@ -14,15 +14,13 @@ from torch import Tensor
 from hilbertnet.ascent import Objective, projected_ascent
 from hilbertnet.complexity.functions import Model
 from hilbertnet.deformations import warn_of_folds, warp
-from hilbertnet.deformations.field_set import FieldSet
+from hilbertnet.deformations.field_set import FIRST_STEP, FieldSet
 from hilbertnet.robustness.campaign import campaign, differentiable, read_counts, read_examples
 from hilbertnet.robustness.goals import AttackLoss, Goal
 from hilbertnet.robustness.threats import Deformations
 from hilbertnet.signals import per_example
 
 __all__ = ["deformation_attack"]
-
-_STEP = 0.5  # the first step, in units of the set
 
 
 @differentiable
@@ -96,7 +94,7 @@ def deformation_attack(
             return goal.value(deformed(part, field))
 
         found = projected_ascent(
-            raised, fields.retract, _start(raised, fields, part, rng), steps=steps, step_size=_STEP,
+            raised, fields.retract, _start(raised, fields, part, rng), steps=steps, step_size=FIRST_STEP,
             direction=fields.direction,
         ).point  # fmt: skip
         if fields.gradient >= 1:

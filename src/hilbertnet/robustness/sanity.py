@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from hilbertnet.complexity.functions import Model, batched, outputs, untouched
 from hilbertnet.complexity.margins import margins
 from hilbertnet.losses import decide, losses, read_labels, signs
-from hilbertnet.robustness.attacks import pgd
+from hilbertnet.robustness.attacks import fgm, pgd
 from hilbertnet.robustness.campaign import differentiable, read_counts, read_examples
 from hilbertnet.robustness.threats import Ball, Deformations
 
@@ -225,13 +225,16 @@ def _masking(
     if not len(x):
         return []
 
-    def broken(radius: float, steps: int = _STEPS) -> int:
-        moved = pgd(model, x, y, replace(threat, radius=radius), steps=steps, generator=generator)
+    def wrong(moved: Tensor) -> int:
         return int((decide(batched(model, moved, len(x))) != y).sum())
+
+    def broken(radius: float, steps: int = _STEPS) -> int:
+        return wrong(pgd(model, x, y, replace(threat, radius=radius), steps=steps, generator=generator))
 
     allowed, radius = max(1, round(_SHARE * len(x))), threat.radius
     double = min(2 * radius, max(radius, _longest(x, threat)))
-    once, many, twice = _one_step(model, x, y, threat), broken(radius), broken(double)
+    once = wrong(fgm(model, x, y, threat, loss="margin"))
+    many, twice = broken(radius), broken(double)
     found: list[SanityWarning | None] = []
     if many + allowed < once:
         found.append(
@@ -257,15 +260,6 @@ def _masking(
                 )
             )
     return found
-
-
-def _one_step(model: Model, x: Tensor, y: Tensor, threat: Ball) -> int:
-    """How many examples one step of the length of the radius breaks, along the gradient of the margin."""
-    with untouched(model), torch.enable_grad():
-        variable = x.clone().requires_grad_()
-        (slope,) = torch.autograd.grad(margins(outputs(model, variable).double(), y).sum(), variable)
-    moved = threat.steepest(-slope, x)
-    return int((decide(batched(model, moved, len(x))) != y).sum())
 
 
 def _longest(x: Tensor, threat: Ball) -> float:

@@ -21,14 +21,12 @@ from torch import Tensor
 
 from hilbertnet.ascent import projected_ascent
 from hilbertnet.deformations import warn_of_folds, warp
-from hilbertnet.deformations.field_set import FieldSet
+from hilbertnet.deformations.field_set import FIRST_STEP, FieldSet
 from hilbertnet.protocols import Representation
 from hilbertnet.signals import as_signals
 from hilbertnet.stability.representations import as_representation
 
 __all__ = ["WorstField", "worst_field"]
-
-_STEP = 0.5  # the first step, in units of the set
 
 
 @dataclass(frozen=True)
@@ -130,7 +128,7 @@ def worst_field(
         fields.retract,
         lambda rng: fields.worst_draw(moved, signals, rng),
         steps=steps,
-        step_size=_STEP,
+        step_size=FIRST_STEP,
         direction=fields.direction,
         generator=generator,
         restarts=restarts,
