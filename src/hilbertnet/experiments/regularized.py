@@ -40,8 +40,8 @@ __all__ = [
     "regularizer_of",
 ]
 
-ATTACK = partial(pgd, steps=30, targets=3)
-"""Of these networks: ascents of the margin from the image, and towards the three likeliest wrong classes."""
+ATTACK = partial(pgd, steps=20, targets=2)
+"""Of these networks: ascents of the margin from the image, and towards the two likeliest wrong classes."""
 
 _KINDS: dict[str, Callable[..., PlainCNN]] = {"mnist_net": mnist_net, "vgg": vgg}
 _TIMED = 15  # steps of each kind
