@@ -19,6 +19,7 @@ def load_small(message=r"50 of the 50,000 official training images and 10 of the
     return data
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::hilbertnet.data.IncompleteDataWarning")
 def test_the_real_one(data_folder):
     data = load("cifar10")

@@ -19,20 +19,30 @@ SMALL = {"filters": (16,), "alphas": (1e-2, 1e-4)}
     [
         CKNFeatures(filters=(16,)),
         CKNClassifier(**SMALL),
-        CKNClassifier(**SMALL, loss="logistic"),
-        CKNClassifier(**SMALL, loss="ridge"),
         ConvKernelRidge(),
         ConvKernelRidgeClassifier(),
-        ConvKernelRidgeClassifier("1 arccos1 -", kind="ntk"),
-        ConvKernelRidge(alpha=1e-4),
         ConvGaussianProcessRegressor(),
-        ConvGaussianProcessRegressor(noise=1e-4, select="leave_one_out"),
         ConvKernelSVC(),
-        ConvKernelSVC("1 arccos1 -", kind="ntk", normalize=False),
     ]
 )
 @pytest.mark.filterwarnings("ignore:filters. .* asked for")  # the battery fits ten rows
 def test_scikit_learn_checks(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.slow
+@parametrize_with_checks(
+    [
+        CKNClassifier(**SMALL, loss="logistic"),
+        CKNClassifier(**SMALL, loss="ridge"),
+        ConvKernelRidgeClassifier("1 arccos1 -", kind="ntk"),
+        ConvKernelRidge(alpha=1e-4),
+        ConvGaussianProcessRegressor(noise=1e-4, select="leave_one_out"),
+        ConvKernelSVC("1 arccos1 -", kind="ntk", normalize=False),
+    ]
+)
+@pytest.mark.filterwarnings("ignore:filters. .* asked for")
+def test_scikit_learn_checks_of_variants(estimator, check):
     check(estimator)
 
 

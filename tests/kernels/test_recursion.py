@@ -132,6 +132,7 @@ def empirical_tangent_kernel(network, x):
     return jacobian @ jacobian.T
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("boundary", BOUNDARIES)
 def test_tangent_kernel_is_that_of_wide_networks(boundary):
     arch = Architecture.parse("3 arccos1 avg2 | 3 arccos1 avg2", boundary=boundary)

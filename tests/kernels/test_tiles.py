@@ -161,7 +161,8 @@ def test_memory_of_the_reference_stays_within_the_budget(text, kind):
     assert used > 0.2 * 200e6  # else the budget was not put to use, or not measured
 
 
-@pytest.mark.parametrize("budget", [pytest.param(0, marks=pytest.mark.slow), 15e6])
+@pytest.mark.slow
+@pytest.mark.parametrize("budget", [0, 15e6])
 def test_memory_of_the_compiled_recursion_stays_within_the_budget(budget):
     text = "3 arccos1 avg2 | 3 arccos1 avg2"
     used, planned = used_beyond_signals(text, "ntk", budget, "compiled", images=70)

@@ -163,6 +163,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(digits, tmp_path):
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+@pytest.mark.slow
 def test_the_estimator_trains_selects_saves_and_resumes(digits, tmp_path):
     x, y = digits[0][:500].numpy(), digits[1][:500].numpy()
     settings = {"filters": (4, 6), "patches": 1000, "random_state": 0, "training": "supervised", "epochs": 4}
