@@ -195,7 +195,7 @@ def _curve_table(records: Records) -> str:
                 continue
             numbers = [[one["test_accuracy"], *one["robust"]] for one in seeds]
             steep = [_mean([one["places"][place]["gradient"] for one in seeds]) for place in PLACES]
-            same = [_mean([100 * one["places"][place]["kept"][-1] for one in seeds]) for place in PLACES]
+            same = [_mean([100 * one["places"][place]["kept"][0] for one in seeds]) for place in PLACES]
             rows.append(
                 [name, text or "none", *(_mean([100 * v for v in column]) for column in zip(*numbers, strict=True)),
                  *steep, *same]
@@ -203,7 +203,7 @@ def _curve_table(records: Records) -> str:
     return (
         f"{markdown(rows)}\n\nMeans over seeds. Gradient: the largest norm of the gradient of the difference of the "
         "two largest logits. Kept: percent of the network's own decisions that the attack does not change, at the "
-        "largest radius. Between: mixtures of two training images."
+        "smallest radius. Between: mixtures of two training images."
     )
 
 
