@@ -4,7 +4,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-REGULARIZER = "0.1*delta(0.2, screen=8) + sn(4.0)"
+REGULARIZER = "0.1*delta(0.2, probe=2) + sn(4.0)"
 
 
 def load() -> tuple[Tensor, Tensor, Tensor, Tensor]:

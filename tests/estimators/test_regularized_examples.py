@@ -32,7 +32,7 @@ def test_a_loop_of_ones_own_learns_and_stays_in_the_set(example, monkeypatch):
     kept = []
     network = module.network
     monkeypatch.setattr(module, "network", lambda: kept.append(network()) or kept[-1])
-    monkeypatch.setattr(module, "REGULARIZER", "0.1*delta(0.2, screen=8) + sn(2.0, kappa=0.1)")
+    monkeypatch.setattr(module, "REGULARIZER", "0.1*delta(0.2, probe=2) + sn(2.0, kappa=0.1)")
     images, labels, *test = module.load()
     monkeypatch.setattr(module, "load", lambda: (images[:120], labels[:120], *(part[:300] for part in test)))
     assert module.main(epochs=8) > 0.25
