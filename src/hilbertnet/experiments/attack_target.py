@@ -16,11 +16,11 @@ from hilbertnet.complexity.certificates import Certificates, LipschitzConstants,
 from hilbertnet.complexity.functions import batched
 from hilbertnet.complexity.moved import embedding_lipschitz
 from hilbertnet.complexity.norms_above import norm_bounds
-from hilbertnet.data import Dataset, load, partition
+from hilbertnet.data import Dataset, load
 from hilbertnet.experiments.fit import labels_of
+from hilbertnet.experiments.run_model import class_numbers, open_run
 from hilbertnet.named import result_named
 from hilbertnet.networks.pieces import check_counts
-from hilbertnet.records import RunFolder
 from hilbertnet.robustness.threats import Ball
 
 if TYPE_CHECKING:
@@ -136,21 +136,13 @@ def read_target(
 def _of_run(
     folder: Path, source: str | None, size: tuple[int, int] | None, channels: int | None, device: str
 ) -> Target:
-    from hilbertnet.estimators import CKNClassifier, load_classifier
+    from hilbertnet.estimators import CKNClassifier
 
-    run = RunFolder(folder)
-    if not run.finished:
-        raise ValueError(f"run: {folder} is no finished run")
-    settings = run.read_record()["settings"]
-    model = load_classifier(run.checkpoint_path, device=device)
-    module, kept = model.as_module().eval(), settings["size"]
-    data = load(
-        source or settings["data"],
-        size=size or (None if kept is None else tuple(kept)),
-        channels=channels or settings["channels"],
-    )
+    run = open_run(folder, device=device)
+    model, data = run.classifier, run.load(source, size, channels)
+    module = model.as_module().eval()
     if source is None:
-        parts = partition(data, held_out=settings["held_out"], seed=settings["seed"], train=settings["train"])
+        parts = run.partition(data)
         x, y, places, part = parts.test_x, parts.test_y, parts.test, "held out by the run"
     else:
         x, y, places, part = _part(data)
@@ -159,14 +151,14 @@ def _of_run(
         raise ValueError(
             f"{data.name}: expected signals of {_text(shape)}, which {folder} takes, got {_text(x.shape[1:])}"
         )
-    matches = labels_of(data, y)[:, None].astype(str) == model.classes_[None].astype(str)
-    known = matches.any(1)
+    numbers = class_numbers(model.classes_, labels_of(data, y))
+    known = (numbers >= 0).numpy()
     if not known.any():
         raise ValueError(f"{data.name}: expected examples of classes that {folder} was fitted to, got none")
     return Target(
         module,
         _signals(x[known], module),
-        torch.from_numpy(matches[known].argmax(1)),
+        numbers[numbers >= 0],
         places[known],
         tuple(map(str, model.classes_)),
         str(data),

@@ -3,21 +3,79 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hilbertnet.data import Dataset, load, partition
+from hilbertnet.data import Dataset, Partition, load, partition
 from hilbertnet.experiments.fit import labels_of
 from hilbertnet.networks import CKN
 from hilbertnet.records import RunFolder
 from hilbertnet.solvers.linear import LinearHead
 
-__all__ = ["Decision", "RunModel", "read_run"]
+if TYPE_CHECKING:
+    from hilbertnet.estimators import CKNClassifier, RegularizedClassifier
+
+__all__ = ["Decision", "FittedRun", "RunModel", "class_numbers", "open_run", "read_run"]
+
+
+@dataclass(frozen=True)
+class FittedRun:
+    """A finished run: its folder, and what it fitted."""
+
+    folder: RunFolder
+    classifier: CKNClassifier | RegularizedClassifier
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Those of its record."""
+        return self.folder.read_record()["settings"]
+
+    def load(
+        self, source: str | None = None, size: tuple[int, int] | None = None, channels: int | None = None
+    ) -> Dataset:
+        """A data set, by default the run's own; images of a folder are read as the run read its own."""
+        kept = self.settings["size"]
+        return load(
+            source or self.settings["data"],
+            size=size or (None if kept is None else tuple(kept)),
+            channels=channels or self.settings["channels"],
+        )
+
+    def partition(self, data: Dataset) -> Partition:
+        """The run's own data, split as the run split them."""
+        kept = self.settings
+        return partition(data, held_out=kept["held_out"], seed=kept["seed"], train=kept["train"])
+
+
+def open_run(folder: Path, *, device: str = "cpu", argument: str = "run") -> FittedRun:
+    """What ``hilbertnet fit`` left in a folder.
+
+    Parameters
+    ----------
+    folder
+        Of the run.
+    device
+        Where the model is to be.
+    argument
+        What the folder is called in the error.
+
+    Raises
+    ------
+    ValueError
+        If there is no finished run.
+    """
+    from hilbertnet.estimators import load_classifier
+
+    run = RunFolder(folder)
+    if not run.finished:
+        raise ValueError(f"{argument}: {folder} is no finished run")
+    return FittedRun(run, load_classifier(run.checkpoint_path, device=device))
 
 
 class Decision(nn.Module):
@@ -88,18 +146,13 @@ def read_run(folder: Path, *, examples: int, seed: int = 0, device: str = "cpu")
     ValueError
         If there is no finished run, its data cannot be had, or no held-out example has a class of the model.
     """
-    from hilbertnet.estimators import CKNClassifier, load_classifier
+    from hilbertnet.estimators import CKNClassifier
 
-    run = RunFolder(folder)
-    if not run.finished:
-        raise ValueError(f"run: {folder} is no finished run")
-    settings = run.read_record()["settings"]
-    model = load_classifier(run.checkpoint_path, device=device)
-    size = settings["size"]
-    data = load(settings["data"], size=None if size is None else tuple(size), channels=settings["channels"])
-    parts = partition(data, held_out=settings["held_out"], seed=settings["seed"], train=settings["train"])
+    run = open_run(folder, device=device)
+    model, data = run.classifier, run.load()
+    parts = run.partition(data)
     chosen = np.random.RandomState(seed).permutation(len(parts.test_x))[:examples]
-    labels = _labels(model.classes_, data, parts.test_y[chosen])
+    labels = class_numbers(model.classes_, labels_of(data, parts.test_y[chosen]))
     chosen, labels = chosen[(labels >= 0).numpy()], labels[labels >= 0]
     if not len(chosen):
         raise ValueError(f"run: no held-out example of {data.name} has a class that {folder} was fitted to")
@@ -118,7 +171,7 @@ def read_run(folder: Path, *, examples: int, seed: int = 0, device: str = "cpu")
         outputs=_names(model.classes_, net, prepared(parts.test_x[chosen[:1]])),
         preprocessing=None if steps is None else str(steps),
         train=prepared(parts.train_x),
-        train_y=_labels(model.classes_, data, parts.train_y).to(device),
+        train_y=class_numbers(model.classes_, labels_of(data, parts.train_y)).to(device),
         test=prepared(parts.test_x[chosen]),
         test_y=labels.to(device),
         places=parts.test[chosen],
@@ -130,11 +183,11 @@ def _dtype(net: nn.Module) -> torch.dtype:
     return next(found, torch.float32)
 
 
-def _labels(classes: NDArray, data: Dataset, y: Any) -> Tensor:
-    """Places among the model's classes, -1 for others."""
-    labels = labels_of(data, y)
-    places = np.searchsorted(classes, labels).clip(max=len(classes) - 1)
-    return torch.from_numpy(np.where(classes[places] == labels, places, -1))
+def class_numbers(classes: NDArray, labels: NDArray) -> Tensor:
+    """Places of labels among a model's classes, which are the same if they read the same; -1 for others."""
+    known = {str(name): number for number, name in enumerate(classes)}
+    found, places = np.unique(labels, return_inverse=True)
+    return torch.from_numpy(np.array([known.get(str(name), -1) for name in found], np.int64)[places])
 
 
 @torch.no_grad()

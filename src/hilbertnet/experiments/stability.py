@@ -17,13 +17,14 @@ from hilbertnet.architecture.presets import read_architecture
 from hilbertnet.data import Dataset, load
 from hilbertnet.data.splits import subset
 from hilbertnet.experiments.experiment import Curve, Draw, Panel
+from hilbertnet.experiments.run_model import open_run
 from hilbertnet.kernels import ConvKernel
 from hilbertnet.named import is_name, result_named
 from hilbertnet.networks import PlainCNN
 from hilbertnet.networks.pieces import check_counts
 from hilbertnet.progress import Progress
 from hilbertnet.protocols import Representation
-from hilbertnet.records import RunFolder, atomic_path, environment, settings_of, write_json
+from hilbertnet.records import atomic_path, environment, settings_of, write_json
 from hilbertnet.stability import (
     BoundsBeside,
     Deformation,
@@ -128,12 +129,9 @@ def read_representation(text: str, space: tuple[int, ...], device: str = "cpu") 
 
 def _run_features(folder: Path, device: str) -> Callable[[Tensor], Tensor]:
     """What a run's head takes, of images as they are before its preprocessing; logits where no head is known."""
-    from hilbertnet.estimators import CKNClassifier, load_classifier
+    from hilbertnet.estimators import CKNClassifier
 
-    run = RunFolder(folder)
-    if not run.finished:
-        raise ValueError(f"representation: {folder} is no finished run")
-    model = load_classifier(run.checkpoint_path, device=device)
+    model = open_run(folder, device=device, argument="representation").classifier
     steps: Callable[[Tensor], Tensor] | None = None
     encode: Callable[[Tensor], Tensor]
     if isinstance(model, CKNClassifier):
