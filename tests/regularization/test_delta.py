@@ -145,6 +145,35 @@ def test_the_logits_of_the_step_are_taken_where_they_are_those_of_the_function(o
         torch.testing.assert_close(mine, other)
 
 
+def forward_passes(model):
+    """The sizes of batches that the model's first layer sees from now on."""
+    seen = []
+    model[0].register_forward_hook(lambda _module, inputs, _output: seen.append(len(inputs[0])))
+    return seen
+
+
+@pytest.mark.parametrize("term", [Delta(0.8), Delta(0.8, screen=2, shared=2), Delta(0.8, screen=2, probe=1)])
+def test_the_way_back_of_the_step_is_taken_where_the_signals_have_one(term):
+    model, x, y = network(), draw(5, 2, 6, 6), labels(5, 3)
+    penalty, seen = term.bind(x, 0), forward_passes(model)
+    expected = penalty(model, x, y)
+    fresh = seen.count(5)
+    theirs = torch.autograd.grad(expected + model(x).square().sum(), list(model.parameters()))
+    variable = x.clone().requires_grad_()
+    logits = model(variable)
+    seen.clear()
+    found = penalty(model, variable, y, logits)
+    assert seen.count(5) == fresh - 1  # the batch itself was not passed again
+    torch.testing.assert_close(found, expected)
+    ours = torch.autograd.grad(found + logits.square().sum(), list(model.parameters()))  # it is still there
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other)
+    # logits that came from other signals do not lead back to these
+    seen.clear()
+    torch.testing.assert_close(penalty(model, x.clone().requires_grad_(), y, logits), expected)
+    assert seen.count(5) == fresh
+
+
 # --- cheaper ways
 
 
@@ -161,13 +190,67 @@ def test_screening_ascends_from_the_steepest_examples_only():
     assert found == pytest.approx(expected, rel=1e-10)
 
 
+def shared_rises(model, x, radius, count):
+    """One example after the other: each logit's change over the chain of probes."""
+    changes = []
+    for image in x:
+        base, done, total = model(image[None])[0].detach(), set(), 0.0
+        promise = -base
+        for _ in range(min(count, len(base))):
+            k = max(set(range(len(base))) - done, key=lambda k: promise[k].item())
+            variable = image.clone().requires_grad_()
+            (gradient,) = torch.autograd.grad(model(variable[None])[0, k], variable)
+            promise = model((image + radius * gradient / gradient.norm())[None])[0].detach() - base
+            total, done = total + promise.square(), done | {k}
+        changes.append(total)
+    return torch.stack(changes)
+
+
+@pytest.mark.parametrize("count", [1, 2, 9])
+@pytest.mark.parametrize("chunk", [1, 512])
+def test_shared_probes_screen_by_what_all_logits_do_there(count, chunk):
+    model, x, y = network(), draw(9, 2, 6, 6), labels(9, 3)
+    model[4].weight.data *= 5
+    changes, expected = shared_rises(model, x, 0.8, count), 0.0
+    for k in range(3):
+        kept = changes[:, k].topk(2).indices
+        expected += published(model, x[kept], 0.8, 5)[k][0] ** 2
+    term = Delta(0.8, screen=2, shared=count, chunk=chunk)
+    assert evaluated(term, model, x, y).item() == pytest.approx(expected, rel=1e-10)
+
+
+def test_shared_probes_of_one_logit_are_its_own():
+    model, x, y = network(1), draw(9, 2, 6, 6), labels(9, 1)
+    one, own = Delta(0.8, screen=1, shared=3), Delta(0.8, probe=1)
+    assert evaluated(one, model, x, y).item() == pytest.approx(evaluated(own, model, x, y).item(), rel=1e-12)
+
+
+def test_shared_probes_need_a_backward_pass_each_and_not_one_for_each_logit():
+    model, x, y, passes = network(6), draw(16, 2, 6, 6), labels(16, 6), []
+    model[0].register_full_backward_pre_hook(lambda _module, gradient: passes.append(len(gradient[0])))
+    seen = forward_passes(model)
+    evaluated(Delta(0.8, steps=4, screen=2, shared=2, probe=1), model, x, y)
+    pairs = 6 * 2
+    assert seen == [16, 16, 16, pairs, pairs, 6, 6, 6, 6, 12]  # x, probes, gradients, own probes, steps, height, values
+    assert passes == [16, 16, pairs, 6, 6, 6]
+
+
+def test_drawn_logits_share_probes_among_themselves():
+    model, x, y = network(4), draw(8, 2, 6, 6), labels(8, 4)
+    for seed in range(3):
+        one = evaluated(Delta(0.8, screen=8, shared=1, classes=2), model, x, y, seed)
+        torch.testing.assert_close(one, evaluated(Delta(0.8, classes=2), model, x, y, seed))
+        part = evaluated(Delta(0.8, screen=3, shared=2, classes=2), model, x, y, seed)
+        assert 0 < part.item() <= one.item() * (1 + 1e-12)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_cheaper_ways_find_at_most_the_whole(seed):
     model, x, y = network(), draw(12, 2, 6, 6), labels(12, 3)
     whole = evaluated(Delta(), model, x, y).item()
-    for term in (Delta(screen=1), Delta(probe=1), Delta(screen=4, probe=2)):
+    for term in (Delta(screen=1), Delta(probe=1), Delta(screen=4, probe=2), Delta(screen=2, shared=2)):
         assert 0 < evaluated(term, model, x, y, seed).item() <= whole * (1 + 1e-12)
-    same = Delta(screen=12, probe=12, classes=3)
+    same = Delta(screen=12, shared=2, probe=12, classes=3)
     assert evaluated(same, model, x, y, seed).item() == pytest.approx(whole, rel=1e-12)
 
 
@@ -208,6 +291,8 @@ def test_probing_ascends_from_where_one_step_rises_most():
         ({"radius": float("nan")}, "radius: expected a finite number above 0"),
         ({"radius": "one"}, "radius: expected a finite number above 0"),
         ({"steps": 0}, "steps: expected a whole number of at least 1, got 0"),
+        ({"shared": 0, "screen": 2}, "shared: expected a whole number of at least 1, got 0"),
+        ({"shared": 2}, r"shared: expected screen= beside it, how many examples .*, got delta\(shared=2\)"),
         ({"screen": 2.5}, "screen: expected a whole number of at least 1, got 2.5"),
         ({"probe": -1}, "probe: expected a whole number of at least 1, got -1"),
         ({"chunk": None}, "chunk: expected a whole number of at least 1, got None"),

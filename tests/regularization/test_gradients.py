@@ -19,6 +19,7 @@ CHEAP = [
     GradL1(loss="ridge", examples=3),
     Delta(0.5, steps=2, screen=2, classes=2),
     Delta(0.5, screen=4, probe=2, chunk=3),
+    Delta(0.5, screen=4, shared=2, probe=2),
     Vat(0.5, examples=3),
 ]
 
@@ -263,10 +264,12 @@ def test_an_error_leaves_it_too(term):
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
+@pytest.mark.parametrize("back", [False, True], ids=["own way", "way of the step"])
 @pytest.mark.parametrize("term", TERMS, ids=str)
-def test_mixed_precision_on_the_cpu(term):
+def test_mixed_precision_on_the_cpu(term, back):
     model, x, y = convolutional(), draw(16, 2, 6, 6, dtype=torch.float32), labels(16, 3)
     plain = evaluated(term, model, x, y)
+    x.requires_grad_(back)
     model.zero_grad()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = model(x).float()
@@ -278,7 +281,33 @@ def test_mixed_precision_on_the_cpu(term):
     assert all(bool(parameter.grad.abs().max() > 0) for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("term", TERMS, ids=str)
+@pytest.mark.parametrize("term", TERMS + CHEAP, ids=str)
+def test_the_way_back_of_the_step_serves_as_well(term):
+    model, x, y = convolutional().double(), draw(8, 2, 6, 6).requires_grad_(), labels(8, 3)
+    logits = model(x)
+    loss = nn.functional.cross_entropy(logits, y)
+    value = evaluated(term, model, x, y, logits=logits)
+    fresh = evaluated(term, model, x.detach(), y)
+    torch.testing.assert_close(value, fresh)
+    expected = torch.autograd.grad(nn.functional.cross_entropy(model(x), y) + fresh, list(model.parameters()))
+    (loss + value).backward()
+    for parameter, theirs in zip(model.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, theirs)
+
+
+@pytest.mark.parametrize("term", TERMS + CHEAP, ids=str)
+def test_without_gradients_the_way_back_of_the_step_is_left(term):
+    model, x, y = convolutional(), draw(6, 2, 6, 6, dtype=torch.float32).requires_grad_(), labels(6, 3)
+    logits = model(x)
+    with torch.no_grad():
+        value = evaluated(term, model, x, y, logits=logits)
+    assert not value.requires_grad
+    torch.testing.assert_close(value, evaluated(term, model, x.detach(), y).detach())
+    logits.sum().backward()
+    assert x.grad is not None
+
+
+@pytest.mark.parametrize("term", TERMS + CHEAP, ids=str)
 def test_without_gradients_it_is_the_same_number(term):
     model, x, y = convolutional(), draw(6, 2, 6, 6, dtype=torch.float32), labels(6, 3)
     with torch.no_grad():
@@ -367,9 +396,10 @@ def test_a_bad_loss_is_answered_with_the_nearest():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
+@pytest.mark.parametrize("back", [False, True], ids=["own way", "way of the step"])
 @pytest.mark.parametrize("term", TERMS, ids=str)
-def test_a_compiled_model(term):
-    model, x, y = convolutional(), draw(8, 2, 6, 6, dtype=torch.float32), labels(8, 3)
+def test_a_compiled_model(term, back):
+    model, x, y = convolutional(), draw(8, 2, 6, 6, dtype=torch.float32).requires_grad_(back), labels(8, 3)
     compiled = torch.compile(model)
     logits = compiled(x)
     found, expected = evaluated(term, compiled, x, y, logits=logits), evaluated(term, model, x, y)
@@ -384,7 +414,7 @@ def test_a_compiled_model(term):
 def test_a_model_with_a_compiled_part(term):
     model, x, y = convolutional(), draw(8, 2, 6, 6, dtype=torch.float32), labels(8, 3)
     partly = nn.Sequential(torch.compile(model, backend="aot_eager"))
-    partly(x)
-    value = evaluated(term, partly, x, y)
+    logits = partly(x.requires_grad_())
+    value = evaluated(term, partly, x, y, logits=logits)
     torch.testing.assert_close(value, evaluated(term, model, x, y))
-    value.backward()
+    (value + logits.sum()).backward()

@@ -30,6 +30,7 @@ from hilbertnet.protocols import Penalty
 from hilbertnet.regularization.copies import Copies, check_deformation, copies_of
 from hilbertnet.regularization.functions import (
     BatchPenalty,
+    Surface,
     as_function,
     check_signals,
     logits_of,
@@ -173,9 +174,9 @@ class DTau(_Deformed):
         signals = copies.originals(places, x)
         with as_function(model) as f:
             with untouched(f):
-                variable, values = with_graph(f, signals)
-                read_labels(y, len(x), values.shape[1])
-                steepest = [_squares(slope, tangents).argmax() for slope in each_gradient(values, variable)]
+                surface = Surface(f, signals)
+                read_labels(y, len(x), surface.values.shape[1])
+                steepest = [_squares(slope, tangents).argmax() for slope in each_gradient(surface)]
             largest = torch.stack(steepest)
             variable, values = with_graph(f, signals[largest])
             with torch.enable_grad():

@@ -6,32 +6,29 @@ ICML 2019, section 3.1.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from hilbertnet.ascent import unit_direction
 from hilbertnet.complexity.functions import untouched
 from hilbertnet.complexity.real_numbers import real_number
 from hilbertnet.losses import read_labels
 from hilbertnet.protocols import Penalty
 from hilbertnet.regularization.functions import (
     BatchPenalty,
+    Surface,
     as_function,
     check_radius,
     check_signals,
+    leading_back,
     logits_of,
     read_counts,
     reusable,
-    with_graph,
 )
-from hilbertnet.regularization.gradients import drawn_logits, each_gradient, lengths
-from hilbertnet.regularization.steps import STEP, ball, fixed_steps
+from hilbertnet.regularization.gradients import drawn_logits
+from hilbertnet.regularization.rises import Rises
 from hilbertnet.regularization.term import PenaltyTerm
 
 __all__ = ["Delta"]
@@ -44,8 +41,9 @@ class Delta(PenaltyTerm):
     For each example and each logit, steps of length 1.5 radius / steps along the normalized gradient lead from d = 0 up
     within ``||d|| <= radius``; i is the example with the largest rise. The d are constants for the gradient of the
     penalty, which goes through both values of f. By default this is the published objective; it ascends from every
-    example for every logit, which is most of its cost. The cheaper ways are ours: `screen` and `probe` look for the
-    largest rise at fewer examples, so that what is found is at most that, and `classes` draws some of the sum's terms.
+    example for every logit, which is most of its cost. The cheaper ways are ours: `screen`, `shared` and `probe` look
+    for the largest rise at fewer examples, so that what is found is at most that, and `classes` draws some of the sum's
+    terms.
 
     Parameters
     ----------
@@ -55,6 +53,10 @@ class Delta(PenaltyTerm):
         Of each ascent.
     screen
         For each logit, go on only from so many examples, those with the largest ``||grad f_k||``; ``None``: from all.
+    shared
+        Screen by so many probes that all logits share, in the place of gradients of every logit at every example: steps
+        to the sphere of the ball along the gradient of the logit that is lowest at the example, then of the one that
+        rose most in the probe before. Kept are the examples where the logit changed most over these probes, in l2.
     probe
         Of these, ascend only from so many, those where the logit rises most in one step along the gradient to the
         sphere of the ball, which costs one forward pass for each; ``None``: from all.
@@ -90,100 +92,45 @@ class Delta(PenaltyTerm):
     radius: float = 1.0
     steps: int = 5
     screen: int | None = None
+    shared: int | None = None
     probe: int | None = None
     classes: int | None = None
     chunk: int = 512
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "radius", real_number("radius", self.radius, above=0.0))
-        read_counts(self, "steps", "screen", "probe", "classes", "chunk")
+        read_counts(self, "steps", "screen", "shared", "probe", "classes", "chunk")
+        if self.shared is not None and self.screen is None:
+            raise ValueError(f"shared: expected screen= beside it, how many examples are to be kept, got {self}")
 
     def bind(self, x_train: Tensor, generator: int | torch.Generator | None = None) -> Penalty:
         """See `PenaltyTerm.bind`."""
         check_signals(x_train, "x_train")
         check_radius(self.radius, x_train)
-        return BatchPenalty(self._value, generator)
+        return BatchPenalty(self._value, generator, reuses_graph=True)
 
     def _value(
         self, model: nn.Module, x: Tensor, y: Tensor, logits: Tensor | None, generator: torch.Generator
     ) -> Tensor:
         check_signals(x)
-        x, known = x.detach(), reusable(model, logits)  # which asks for the mode of the step
+        known = reusable(model, logits)  # which asks for the mode of the step
+        back = leading_back(model, x, known)
         with as_function(model) as f:
             with untouched(f):
-                variable, values = with_graph(f, x)
+                surface = Surface(f, x, back)
+                values = surface.values
                 read_labels(y, len(x), values.shape[1])
                 chosen, weight = drawn_logits(values.shape[1], self.classes, generator)
                 chosen = chosen.to(x.device)
-                found = [
-                    self._highest(f, x, values.detach(), *pairs) for pairs in self._pairs(values, variable, chosen)
-                ]
-            places, moved = torch.cat([place for place, _ in found]), torch.cat([point for _, point in found])
+                places, moved = self._rises(f, surface).highest(chosen)
             known = _known(known, values)
-            after = logits_of(f, moved if known is not None else torch.cat([moved, x[places]]))
+            after = logits_of(f, moved if known is not None else torch.cat([moved, x.detach()[places]]))
         rows = torch.arange(len(places), device=x.device)
         before = known[places, chosen] if known is not None else after[len(places) + rows, chosen]
         return weight * (after[rows, chosen] - before).square().sum()
 
-    def _pairs(
-        self, values: Float[Tensor, "n outputs"], variable: Float[Tensor, "n ..."], chosen: Int[Tensor, " classes"]
-    ) -> Iterator[tuple[Tensor, Int[Tensor, "logits m"], Float[Tensor, "logits m ..."]]]:
-        """For some logits at a time: their numbers, the examples to ascend from, and the gradients there."""
-        count = min(self.screen or len(values), len(values))
-        at_once = max(1, self.chunk // count)
-        gradients = each_gradient(values, variable, chosen)
-        for part in chosen.split(at_once):
-            places, slopes = [], []
-            for gradient in islice(gradients, len(part)):
-                places.append(lengths(gradient).topk(count).indices)
-                slopes.append(gradient[places[-1]])
-            yield part, torch.stack(places), torch.stack(slopes)
-
-    def _highest(
-        self, f: nn.Module, x: Tensor, values: Tensor, logits: Tensor, places: Tensor, slopes: Tensor
-    ) -> tuple[Int[Tensor, " logits"], Float[Tensor, "logits ..."]]:
-        """The example of the largest rise for each logit, and where it leads."""
-        if self.probe is not None and self.probe < places.shape[1]:
-            _, tops = self._climb(f, x, logits, places, slopes, self.radius, 1)
-            kept = (tops - values[places, logits[:, None]]).topk(self.probe, dim=1).indices
-            row = torch.arange(len(places), device=x.device)[:, None]
-            places, slopes = places[row, kept], slopes[row, kept]
-        ends, tops = self._climb(f, x, logits, places, slopes, STEP * self.radius / self.steps, self.steps)
-        best = (tops - values[places, logits[:, None]]).argmax(1)
-        row = torch.arange(len(places), device=x.device)
-        return places[row, best], ends[row, best]
-
-    def _climb(
-        self, f: nn.Module, x: Tensor, logits: Tensor, places: Tensor, slopes: Tensor, step: float, steps: int
-    ) -> tuple[Float[Tensor, "logits m ..."], Float[Tensor, "logits m"]]:
-        """Where steps of this length lead from every pair of a logit and an example, and the logit there."""
-        rows, columns, slopes = places.flatten(), logits[:, None].expand_as(places).flatten(), slopes.flatten(0, 1)
-        ends, tops = [], []
-        for part in torch.arange(len(rows), device=x.device).split(self.chunk):
-            end, top = self._ascend(f, x[rows[part]], columns[part], slopes[part], step, steps)
-            ends.append(end)
-            tops.append(top)
-        return torch.cat(ends).unflatten(0, places.shape), torch.cat(tops).view_as(places)
-
-    def _ascend(
-        self,
-        f: nn.Module,
-        x: Float[Tensor, "m ..."],
-        columns: Int[Tensor, " m"],
-        slopes: Float[Tensor, "m ..."],
-        step: float,
-        steps: int,
-    ) -> tuple[Float[Tensor, "m ..."], Float[Tensor, " m"]]:
-        """The same for pairs in a row; the first step goes along the gradients in x, which are known."""
-
-        def height(point: Tensor) -> Tensor:
-            return logits_of(f, point).gather(1, columns[:, None])[:, 0]
-
-        project = ball(x, self.radius)
-        point = project(x + step * unit_direction(slopes, "2"))
-        point = fixed_steps(height, point, project, step, steps - 1)
-        with torch.no_grad():
-            return point, height(point)
+    def _rises(self, f: nn.Module, surface: Surface) -> Rises:
+        return Rises(f, surface, self.radius, self.steps, self.screen, self.shared, self.probe, self.chunk)
 
 
 def _known(logits: Tensor | None, values: Tensor) -> Tensor | None:

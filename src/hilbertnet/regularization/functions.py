@@ -19,10 +19,12 @@ from hilbertnet.training.objective import evaluating, logits_of
 
 __all__ = [
     "BatchPenalty",
+    "Surface",
     "as_function",
     "check_radius",
     "check_signals",
     "draw_examples",
+    "leading_back",
     "logits_of",
     "no_gradient",
     "read_counts",
@@ -80,6 +82,34 @@ def with_graph(f: nn.Module, x: Float[Tensor, "n ..."]) -> tuple[Tensor, Float[T
     return variable, values
 
 
+class Surface:
+    """The logits of a batch as functions of its signals: those of the training step, or computed anew.
+
+    Parameters
+    ----------
+    f
+        What `as_function` gives.
+    x
+        Signals (n, ...).
+    known
+        Logits of the training step that lead back to `x` (`leading_back`), which spares a forward pass; or ``None``.
+
+    Raises
+    ------
+    ValueError
+        If the logits do not depend differentiably on the signals.
+    """
+
+    def __init__(self, f: nn.Module, x: Float[Tensor, "n ..."], known: Tensor | None = None) -> None:
+        self.shared = known is not None
+        self.variable, self.values = with_graph(f, x) if known is None else (x, known)
+
+    def gradient(self, weights: Float[Tensor, "n outputs"], *, last: bool = False) -> Float[Tensor, "n ..."]:
+        """Of a weighted sum of each example's logits, in its signal; after the `last` one none can be asked for."""
+        keep = self.shared or not last  # the training step goes back the same way
+        return torch.autograd.grad(self.values, self.variable, weights, retain_graph=keep)[0]
+
+
 def no_gradient() -> ValueError:
     """The error for logits that are constants in the signals."""
     if torch.is_inference_mode_enabled():
@@ -99,6 +129,26 @@ def reusable(model: nn.Module, logits: Tensor | None) -> Tensor | None:
         return None
     logits = logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
     return logits[:, None] if logits.ndim == 1 else logits
+
+
+def leading_back(model: nn.Module, x: Float[Tensor, "n ..."], known: Tensor | None) -> Tensor | None:
+    """`known`, logits that `reusable` let pass, if they lead back to signals that require a gradient, else ``None``.
+
+    What is compiled or spread over devices goes its way back once only, which is the training step's.
+    """
+    if known is None or isinstance(model, _SPREAD) or hasattr(model, "_orig_mod") or _has_compiled_part(model):
+        return None
+    if not (x.requires_grad and x.is_leaf and known.grad_fn is not None):
+        return None
+    seen, ahead = {known.grad_fn}, [known.grad_fn]
+    while ahead:
+        node = ahead.pop()
+        if getattr(node, "variable", None) is x:
+            return known
+        new = {before for before, _ in node.next_functions if before is not None} - seen
+        seen |= new
+        ahead += new
+    return None
 
 
 def _same_in_both_modes(module: nn.Module) -> bool:
@@ -179,15 +229,20 @@ class BatchPenalty(Drawing):
         ``(model, x, y, logits, generator) -> scalar``.
     generator
         Seed or ``torch.Generator`` (on the CPU) that the penalty's own is told by.
+    reuses_graph
+        Whether the way back from the logits of the step to its signals is of use (`leading_back`): training loops then
+        make signals require a gradient.
     """
 
     def __init__(
         self,
         function: Callable[[nn.Module, Tensor, Tensor, Tensor | None, torch.Generator], Tensor],
         generator: int | torch.Generator | None,
+        *,
+        reuses_graph: bool = False,
     ) -> None:
         super().__init__(generator)
-        self.function = function
+        self.function, self.reuses_graph = function, reuses_graph
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, logits: Tensor | None = None) -> Tensor:
         """The penalty at a batch."""

@@ -22,10 +22,13 @@ from hilbertnet.losses import LOSSES, Loss, losses, read_labels, signs
 from hilbertnet.protocols import Penalty
 from hilbertnet.regularization.functions import (
     BatchPenalty,
+    Surface,
     as_function,
     check_signals,
     draw_examples,
+    leading_back,
     read_counts,
+    reusable,
     with_graph,
 )
 from hilbertnet.regularization.term import PenaltyTerm
@@ -77,18 +80,19 @@ class Grad(PenaltyTerm):
     def bind(self, x_train: Tensor, generator: int | torch.Generator | None = None) -> Penalty:
         """See `PenaltyTerm.bind`."""
         check_signals(x_train, "x_train")
-        return BatchPenalty(self._value, generator)
+        return BatchPenalty(self._value, generator, reuses_graph=True)
 
     def _value(
         self, model: nn.Module, x: Tensor, y: Tensor, logits: Tensor | None, generator: torch.Generator
     ) -> Tensor:
         check_signals(x)
+        known = leading_back(model, x, reusable(model, logits))  # which asks for the mode of the step
         with as_function(model) as f:
             with untouched(f):
-                variable, values = with_graph(f, x)
-                read_labels(y, len(x), values.shape[1])
-                logits_seen, weight = drawn_logits(values.shape[1], self.classes, generator)
-                longest = [lengths(gradient).argmax() for gradient in each_gradient(values, variable, logits_seen)]
+                surface = Surface(f, x, known)
+                read_labels(y, len(x), surface.values.shape[1])
+                logits_seen, weight = drawn_logits(surface.values.shape[1], self.classes, generator)
+                longest = [lengths(gradient).argmax() for gradient in each_gradient(surface, logits_seen)]
             variable, values = with_graph(f, x[torch.stack(longest)])
             own = functional.one_hot(logits_seen, values.shape[1]).to(values)
             (gradient,) = torch.autograd.grad(values, variable, own, create_graph=torch.is_grad_enabled())
@@ -109,7 +113,7 @@ class _LossGradient(PenaltyTerm):
     def bind(self, x_train: Tensor, generator: int | torch.Generator | None = None) -> Penalty:
         """See `PenaltyTerm.bind`."""
         check_signals(x_train, "x_train")
-        return BatchPenalty(self._value, generator)
+        return BatchPenalty(self._value, generator, reuses_graph=self.examples is None)
 
     @abstractmethod
     def _length(self, gradient: Float[Tensor, "n features"]) -> Float[Tensor, " n"]:
@@ -121,13 +125,18 @@ class _LossGradient(PenaltyTerm):
         check_signals(x)
         drawn = draw_examples(len(x), self.examples, generator)
         part = x if drawn is None else x[drawn.to(x.device)]
+        known = leading_back(model, part, reusable(model, logits))
         with as_function(model) as f:
-            variable, values = with_graph(f, part)
+            surface = Surface(f, part, known)
+            values = surface.values
             labels = read_labels(y, len(x), values.shape[1], values.device)
             labels = labels if drawn is None else labels[drawn.to(labels.device)]
+            twice = torch.is_grad_enabled()
             with torch.enable_grad():
                 total = losses(self.loss, values, signs(labels, values.shape[1], values.dtype)).sum()
-            (gradient,) = torch.autograd.grad(total, variable, create_graph=torch.is_grad_enabled())
+            (gradient,) = torch.autograd.grad(
+                total, surface.variable, create_graph=twice, retain_graph=twice or surface.shared
+            )
         return self._length(gradient.flatten(1)).mean()
 
 
@@ -196,15 +205,13 @@ def drawn_logits(count: int, classes: int | None, generator: torch.Generator) ->
     return torch.randperm(count, generator=generator)[:classes].sort().values, count / classes
 
 
-def each_gradient(
-    values: Float[Tensor, "n outputs"], variable: Float[Tensor, "n ..."], chosen: Int[Tensor, " classes"] | None = None
-) -> Iterator[Float[Tensor, "n ..."]]:
+def each_gradient(surface: Surface, chosen: Int[Tensor, " classes"] | None = None) -> Iterator[Float[Tensor, "n ..."]]:
     """The gradients of one logit after the other, at all examples: one backward pass each through one forward pass."""
-    numbers = list(range(values.shape[1])) if chosen is None else chosen.tolist()
+    numbers = list(range(surface.values.shape[1])) if chosen is None else chosen.tolist()
     for number, k in enumerate(numbers):
-        ones = torch.zeros_like(values)
+        ones = torch.zeros_like(surface.values)
         ones[:, k] = 1
-        yield torch.autograd.grad(values, variable, ones, retain_graph=number + 1 < len(numbers))[0]
+        yield surface.gradient(ones, last=number + 1 == len(numbers))
 
 
 def lengths(gradient: Float[Tensor, "n ..."]) -> Float[Tensor, " n"]:

@@ -18,7 +18,7 @@ from hilbertnet.regularization.functions import check_signals
 from hilbertnet.regularization.term import BoundConstraint, BoundLoss, ConstraintTerm, LossTerm, PenaltyTerm, Term
 from hilbertnet.regularization.terms import parse_term
 from hilbertnet.text import Scanner, format_number
-from hilbertnet.training.objective import Objective, classification_loss
+from hilbertnet.training.objective import Objective, classification_loss, following
 
 __all__ = ["BoundRegularizer", "Regularizer", "as_regularizer"]
 
@@ -256,6 +256,7 @@ class BoundRegularizer:
             If `x` are no signals (n, ...) in floating point, n >= 1, or `y` no numbers of classes of the model.
         """
         check_signals(x)
+        x = following(self.penalty, x)
         loss, logits = self.objective(model, x, y)
         return (loss if self.penalty is None else loss + self.penalty(model, x, y, logits)), logits
 
@@ -329,6 +330,7 @@ class _Sum(_Parts):
     def __init__(self, regularizer: Regularizer, weights: list[float], penalties: list[Penalty]) -> None:
         super().__init__([str(Regularizer(penalty=(pair,))) for pair in regularizer.penalty], penalties)
         self.weights, self.moved = weights, regularizer.loss is not None
+        self.reuses_graph = not self.moved and any(getattr(part, "reuses_graph", False) for part in penalties)
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, logits: Tensor | None = None) -> Tensor:
         """The sum, on the model's device."""

@@ -23,7 +23,7 @@ from hilbertnet.losses import decide
 from hilbertnet.progress import Progress, track
 from hilbertnet.protocols import Constraint, Penalty
 from hilbertnet.training.checkpoint import TrainingCheckpoint, identity
-from hilbertnet.training.objective import Data, Objective, classification_loss, device_of, evaluate
+from hilbertnet.training.objective import Data, Objective, classification_loss, device_of, evaluate, following
 from hilbertnet.training.recipe import DivergedError, Epoch, Recipe, ended
 
 __all__ = ["train"]
@@ -188,6 +188,7 @@ class _Run:
 
     def _losses(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The batch's loss, the same with its penalty, and the decision values."""
+        x = following(self.penalty, x)
         with _autocast(self.recipe.precision, x.device):
             loss, scores = self.objective(self.model, x, y)
             whole = _checked(loss)  # a penalty of a network that has diverged could fail in any other way

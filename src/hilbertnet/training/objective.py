@@ -10,8 +10,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hilbertnet.losses import Loss, decide, losses, read_labels, signs
+from hilbertnet.protocols import Penalty
 
-__all__ = ["Data", "Objective", "classification_loss", "device_of", "evaluate", "evaluating", "logits_of"]
+__all__ = ["Data", "Objective", "classification_loss", "device_of", "evaluate", "evaluating", "following", "logits_of"]
 
 Data = tuple[Tensor, Tensor]
 Objective = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -50,6 +51,12 @@ def logits_of(model: nn.Module, x: Float[Tensor, "n ..."]) -> Float[Tensor, "n o
         got = f"shape {tuple(found.shape)}, {found.dtype}" if isinstance(found, Tensor) else type(found).__name__
         raise ValueError(f"model: expected logits of shape ({len(x)},) or ({len(x)}, outputs), got {got}")
     return found if found.dtype in (torch.float32, torch.float64) else found.float()
+
+
+def following(penalty: Penalty | None, x: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
+    """The signals of a step, which require a gradient where a penalty's attribute `reuses_graph` says it is of use."""
+    wanted = getattr(penalty, "reuses_graph", False) and torch.is_grad_enabled() and not x.requires_grad
+    return x.detach().requires_grad_() if wanted else x
 
 
 @torch.no_grad()
