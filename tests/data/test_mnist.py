@@ -51,6 +51,7 @@ def test_few_but_whole_records_are_taken_with_one_warning(small, zipped, place):
     assert data.test_x.shape == (10, 1, 28, 28)
     assert data.to_dict() == {
         "name": "mnist",
+        "kind": "images",
         "shape": [1, 28, 28],
         "classes": list("0123456789"),
         "found": {"train": 20, "test": 10},

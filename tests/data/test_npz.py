@@ -102,6 +102,33 @@ def test_an_official_test_set_and_other_spellings(save):
     assert np.array_equal(data.test_x, data.x[:2])
 
 
+def test_rows_are_signals_of_one_position(save):
+    rows = np.array([[0.5, -3.0, 400.0]] * 6)
+    data = load(save(x=rows, y=Y, x_test=rows[:2], y_test=Y[:2]))
+    assert str(data) == "some.npz: 6 rows of 3 numbers and 2 official test rows, 3 classes"
+    assert data.kind == data.to_dict()["kind"] == "rows"
+    assert data.x.dtype == np.float32
+    np.testing.assert_array_equal(data.x[:, :, 0], rows)
+    assert load(save(x=rows.astype(int), y=Y), axes=1).x[0, 2, 0] == 400
+
+
+def test_signals_are_asked_for_by_their_one_axis(save):
+    signals = np.random.RandomState(0).randn(6, 2, 7)
+    data = load(save(x=signals, y=Y), axes=1)
+    assert str(data) == "some.npz: 6 2-channel signals of 7 positions, 3 classes"
+    assert data.kind == "signals"
+    np.testing.assert_array_equal(data.x, signals.astype(np.float32))
+    assert load(save(x=abs(signals) % 1, y=Y), axes=2).kind == "images"
+    for x, axes, message in (
+        (signals, None, r"x: expected real numbers in \[0, 1\]"),
+        (signals[:, :, :, None], 1, r"x: expected signals \(n, channels, length\) or rows .*, as axes is 1"),
+        (signals[:, :, 0], 2, r"x: expected images \(n, height, width\), .*\(n, height, width, channels\), got"),
+        (signals, 3, r"axes: expected 1 \(signals\) or 2 \(images\), got 3"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load(save(x=x, y=Y), axes=axes)
+
+
 def test_a_compressed_file_of_zeros(tmp_path):
     np.savez_compressed(tmp_path / "zeros.npz", x=np.zeros((1000, 28, 28), np.uint8), y=np.arange(1000) % 10)
     assert load(tmp_path / "zeros.npz").x.max() == 0
@@ -116,7 +143,11 @@ WRONG = {
     "half a test set": ({"x": X, "y": Y, "x_test": X}, "expected both of x_test and y_test or neither, got x_test"),
     "objects in x": ({"x": OBJECTS, "y": Y}, "x: expected an array of numbers, got an array of objects"),
     "objects in y": ({"x": X, "y": OBJECTS}, "y: expected an array of numbers, got an array of objects"),
-    "rows": ({"x": X[0], "y": Y}, r"x: expected images \(n, height, width\), .*, got shape \(4, 5\)"),
+    "one axis": ({"x": X[0, 0], "y": Y}, r"x: expected images \(n, height, width\), .*, or rows .*, got shape \(5,\)"),
+    "fewer rows": ({"x": X[0], "y": Y}, r"y: expected 4 labels, one for each example, got shape \(6,\)"),
+    "rows not finite": ({"x": np.full((6, 2), np.nan), "y": Y}, "x: expected finite numbers, as float32 has them"),
+    "rows too large": ({"x": np.full((6, 2), 1e40), "y": Y}, "x: expected finite numbers, as float32 has them"),
+    "rows of complex numbers": ({"x": np.full((6, 2), 1j), "y": Y}, "x: expected numbers, got complex128"),
     "five axes": ({"x": X[None, None], "y": Y}, "x: expected images"),
     "no image": ({"x": X[:0], "y": Y[:0]}, "x: expected images"),
     "text as x": ({"x": X.astype(str), "y": Y}, "x: expected numbers, got <U"),
@@ -127,7 +158,7 @@ WRONG = {
     "centred": ({"x": X / 255 - 0.5, "y": Y}, r"x: expected real numbers in \[0, 1\], got -0.5 to 0.5"),
     "NaN": ({"x": np.where(X > 9, np.nan, 0), "y": Y}, r"x: expected real numbers in \[0, 1\], got nan"),
     "infinity": ({"x": np.where(X > 9, np.inf, 0), "y": Y}, r"x: expected real numbers in \[0, 1\], got 0 to inf"),
-    "fewer labels": ({"x": X, "y": Y[1:]}, r"y: expected 6 labels, one for each image, got shape \(5,\)"),
+    "fewer labels": ({"x": X, "y": Y[1:]}, r"y: expected 6 labels, one for each example, got shape \(5,\)"),
     "one-hot labels": ({"x": X, "y": np.eye(3)[Y]}, r"y: expected labels \(n,\), got shape \(6, 3\)"),
     "one label": ({"x": X, "y": np.array(1)}, r"y: expected labels \(n,\), got shape \(\)"),
     "real labels": ({"x": X, "y": Y + 0.5}, "y: expected labels as whole numbers or text, got float64"),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from layouts import Small, idx_bytes
 
-from hilbertnet.data import Dataset, IncompleteDataWarning, load, mnist
+from hilbertnet.data import DNA, Dataset, IncompleteDataWarning, load, mnist
 from hilbertnet.data.files import RemoteFile, fetch
 
 
@@ -50,6 +50,15 @@ def test_what_there_is_not_is_refused(source, message):
         ({"size": (28, 28)}, "size: only a folder of images is resized; digits has 8 x 8, got 28 x 28"),
         ({"channels": 2}, "channels: expected 1 .* or 3 .*, got 2"),
         ({"channels": 3}, "channels: only a folder of images is converted; digits has 1, got 3"),
+        ({"axes": 1}, "axes: only for an .npz file, which digits is not, got 1"),
+        ({"label": "a"}, "label: only for FASTA files, which digits is not, got 'a'"),
+        ({"label": "("}, r"label: expected a regular expression, got '\(' \("),
+        ({"label": "(a)(b)"}, "label: expected a regular expression with one group, the class, .* 2 groups"),
+        ({"label": 3}, "label: expected a regular expression with one group, .* got 3, no text"),
+        ({"alphabet": "rn"}, r"alphabet: expected one of dna, rna, protein, or letters .* did you mean 'rna'\? \("),
+        ({"alphabet": 3}, "alphabet: expected a name or letters such as 'ACGT[+]N', got 3"),
+        ({"alphabet": ""}, "alphabet: expected one of dna, rna, protein"),
+        ({"length": 0}, "length: expected a whole number of letters, at least 1, got 0"),
     ],
 )
 def test_wishes_that_cannot_be_met_are_refused(options, message):
@@ -73,12 +82,14 @@ def test_the_variable_must_name_a_folder(monkeypatch, tmp_path, name):
 def test_shapes_that_do_not_agree_make_no_dataset():
     x, y = np.zeros((3, 1, 4, 4), np.float32), np.zeros(3, int)
     for arguments, message in (
-        ((x[0], y), r"x: expected images \(n, channels, height, width\)"),
+        ((x[0, 0], y), r"x: expected images \(n, channels, height, width\)"),
         ((x[:0], y[:0]), "x: expected images"),
         ((x, y[1:]), "y: expected 3 labels"),
         ((x, y, (), x), "expected both or neither"),
         ((x, y, (), x, y[1:]), "test_y: expected 3 labels"),
         ((x, y, (), x[..., 1:], y), "test_x: expected shape"),
+        ((x, y, (), None, None, {}, DNA), r"x: expected sequences \(n, 4, length\), got shape \(3, 1, 4, 4\)"),
+        ((x, y, (), None, None, {}, None, ("a",)), "names: expected 3, one for each example, got 1"),
     ):
         with pytest.raises(ValueError, match=message):
             Dataset("some", *arguments)

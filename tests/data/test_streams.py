@@ -246,8 +246,8 @@ WRONG = {
     "no image": ({"x": X[:0]}, "x: expected images"),
     "not divided": ({"x": X.astype(float)}, r"x: expected real numbers in \[0, 1\], got 0 to 254; divide"),
     "one-hot labels": ({"x": X, "y": np.eye(7)}, r"y: expected labels \(n,\), got shape \(7, 7\)"),
-    "fewer labels": ({"x": X, "y": Y[1:]}, r"y: expected 7 labels, one for each image, got shape \(6,\)"),
-    "fewer test labels": ({"x_test": X, "y_test": Y[1:]}, r"y_test: expected 7 labels, one for each image"),
+    "fewer labels": ({"x": X, "y": Y[1:]}, r"y: expected 7 labels, one for each example, got shape \(6,\)"),
+    "fewer test labels": ({"x_test": X, "y_test": Y[1:]}, r"y_test: expected 7 labels, one for each example"),
 }
 
 

@@ -19,21 +19,25 @@ __all__ = ["load_npz", "load_part"]
 
 _MOST_DEFLATED = 1032  # deflate never packs better than this
 _MOST_CHANNELS = 4  # that a picture has, where the channels come last
+_AXES: dict[int | None, tuple[int, ...]] = {None: (2, 3, 4), 1: (2, 3), 2: (3, 4)}  # of an array
 _SPELLINGS = {"x": ("x", "x_train"), "y": ("y", "y_train")}
 
 
-def load_npz(path: Path) -> Dataset:
-    """Images ``x`` and labels ``y`` of an ``.npz`` file, and its official test set, ``x_test`` and ``y_test``, if any.
+def load_npz(path: Path, axes: int | None = None) -> Dataset:
+    """Signals ``x`` and labels ``y`` of an ``.npz`` file, and its official test set, ``x_test`` and ``y_test``, if any.
 
-    ``x_train`` and ``y_train`` do as well. Whole numbers are pixels 0..255; real numbers are pixels in [0, 1]. Images
-    are (n, height, width), (n, channels, height, width) or (n, height, width, channels). Four axes are read as
-    (n, height, width, channels) if the last has at most 4 entries and fewer than the second; otherwise as
-    (n, channels, height, width). Labels are whole numbers or text, shape (n,); classes are in sorted order.
+    ``x_train`` and ``y_train`` do as well. Images are (n, height, width), (n, channels, height, width) or
+    (n, height, width, channels): four axes are read as (n, height, width, channels) if the last has at most 4 entries
+    and fewer than the second; otherwise as (n, channels, height, width). Whole numbers are pixels 0..255; real numbers
+    are pixels in [0, 1]. Rows (n, features) and, with ``axes=1``, signals (n, channels, length) are finite numbers as
+    they are. Labels are whole numbers or text, shape (n,); classes are in sorted order.
 
     Parameters
     ----------
     path
         The file.
+    axes
+        1 for signals, 2 for images; default by the number of axes.
 
     Raises
     ------
@@ -45,22 +49,22 @@ def load_npz(path: Path) -> Dataset:
         keys = _keys(members.keys(), path)
         arrays = {role: _read(archive, members[key], f"{printable(path)}: {key}") for role, key in keys.items()}
     places = {role: f"{printable(path)}: {key}" for role, key in keys.items()}
-    x = as_images(arrays["x"], places["x"])
+    x = as_signals(arrays["x"], places["x"], axes)
     labels = {role: _as_labels(arrays[role], places[role]) for role in ("y", "y_test") if role in arrays}
     if len({found.dtype.kind for found in labels.values()}) > 1:
         raise ValueError(f"{printable(path)}: expected y and y_test both as whole numbers or both as text")
     classes = np.unique(np.concatenate(list(labels.values())))
     names = tuple(map(str, classes.tolist()))
     y = {role: np.searchsorted(classes, found).astype(np.int64) for role, found in labels.items()}
-    test_x = as_images(arrays["x_test"], places["x_test"]) if "x_test" in arrays else None
+    test_x = as_signals(arrays["x_test"], places["x_test"], axes) if "x_test" in arrays else None
     try:
         return Dataset(path.name, x, y["y"], names, test_x, y.get("y_test"))
     except ValueError as error:
         raise ValueError(f"{printable(path)}: {error}") from None
 
 
-def load_part(path: Path, part: str | None) -> tuple[NDArray[np.float32], NDArray | None]:
-    """Images of one part of an ``.npz`` file, and their labels if the file has them; the other part is not read.
+def load_part(path: Path, part: str | None, axes: int | None = None) -> tuple[NDArray[np.float32], NDArray | None]:
+    """Signals of one part of an ``.npz`` file, and their labels if the file has them; the other part is not read.
 
     Parameters
     ----------
@@ -68,11 +72,13 @@ def load_part(path: Path, part: str | None) -> tuple[NDArray[np.float32], NDArra
         The file, as `load_npz` reads it, with or without ``y`` and ``y_test``.
     part
         ``"train"`` for ``x``, ``"test"`` for ``x_test``, or ``None`` for ``x_test`` where there is one, else ``x``.
+    axes
+        As for `load_npz`.
 
     Returns
     -------
     x
-        Images (n, channels, height, width), float32 in [0, 1].
+        Images (n, channels, height, width), float32 in [0, 1], or signals (n, channels, length).
     y
         Labels as whole numbers or text, shape (n,), or ``None``.
 
@@ -84,13 +90,13 @@ def load_part(path: Path, part: str | None) -> tuple[NDArray[np.float32], NDArra
     with _open(path) as archive:
         members = _members(archive)
         x_key, y_key = _keys_of_part(members.keys(), part, path)
-        x = as_images(*_read_member(archive, members, x_key, path))
+        x = as_signals(*_read_member(archive, members, x_key, path), axes)
         if y_key is None:
             return x, None
         y = _as_labels(*_read_member(archive, members, y_key, path))
     if len(x) != len(y):
         raise ValueError(
-            f"{printable(path)}: {y_key}: expected {len(x)} labels, one for each image, got shape {y.shape}"
+            f"{printable(path)}: {y_key}: expected {len(x)} labels, one for each example, got shape {y.shape}"
         )
     return x, y
 
@@ -180,18 +186,33 @@ def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
     return shape, dtype
 
 
-def as_images(array: NDArray, place: str) -> NDArray[np.float32]:
-    """Images (n, channels, height, width), float32 in [0, 1], from any layout that `load_npz` reads."""
-    if array.ndim not in (3, 4) or 0 in array.shape:
-        raise ValueError(
-            f"{place}: expected images (n, height, width), (n, channels, height, width) or "
-            f"(n, height, width, channels), got shape {array.shape}"
-        )
+def as_signals(array: NDArray, place: str, axes: int | None) -> NDArray[np.float32]:
+    """Images (n, channels, height, width), float32 in [0, 1], or signals (n, channels, length), as `load_npz` reads."""
+    if 0 in array.shape or array.ndim not in _AXES[axes]:
+        expected = {
+            None: "images (n, height, width), (n, channels, height, width) or (n, height, width, channels), or rows "
+            "(n, features)",
+            1: "signals (n, channels, length) or rows (n, features), as axes is 1",
+            2: "images (n, height, width), (n, channels, height, width) or (n, height, width, channels)",
+        }
+        raise ValueError(f"{place}: expected {expected[axes]}, got shape {array.shape}")
+    if array.ndim == 2 or axes == 1:
+        return _as_finite(array.reshape(*array.shape[:2], -1), place)
     if array.ndim == 3:
         array = array[:, None]
     elif array.shape[3] <= _MOST_CHANNELS and array.shape[3] < array.shape[1]:
         array = array.transpose(0, 3, 1, 2)
     return np.ascontiguousarray(_as_unit(array, place))
+
+
+def _as_finite(array: NDArray, place: str) -> NDArray[np.float32]:
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{place}: expected numbers, got {array.dtype}")
+    with np.errstate(over="ignore"):  # found out on the next line
+        found = array.astype(np.float32)
+    if not np.isfinite(found).all():
+        raise ValueError(f"{place}: expected finite numbers, as float32 has them, got others")
+    return found
 
 
 def _as_unit(array: NDArray, place: str) -> NDArray[np.float32]:

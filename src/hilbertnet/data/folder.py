@@ -17,7 +17,7 @@ from hilbertnet.data.memory import check_fits
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["check_same_size", "decode", "list_pictures", "load_folder", "stack", "title"]
+__all__ = ["check_same_size", "decode", "list_pictures", "load_folder", "stack", "title", "visible"]
 
 _MOST_PIXELS = 2**26  # of one file; more is a mistake or a decompression bomb
 _LITTER = {"thumbs.db", "desktop.ini", "__macosx"}  # what systems leave behind, hidden or not
@@ -87,7 +87,7 @@ def list_pictures(path: Path) -> list[tuple[str | None, Path]]:
         If there is no image, there are sub-folders as well as images, or the sub-folders are not as `load_folder`
         wants them.
     """
-    entries = _visible(path)
+    entries = visible(path)
     folders = [entry for entry in entries if entry.is_dir()]
     if not folders:
         if not entries:
@@ -144,7 +144,7 @@ def stack(pictures: list[NDArray[Any]], channels: int | None) -> NDArray[np.floa
 def _classes(path: Path) -> list[tuple[str, Path]]:
     """Names and folders of the classes, sorted by name."""
     found: dict[str, Path] = {}
-    entries = _visible(path)
+    entries = visible(path)
     for stray in _strays(entries):
         raise ValueError(f"{printable(stray)}: expected images in sub-folders, one for each class; this has none")
     for entry in entries:
@@ -171,7 +171,7 @@ def _strays(entries: list[Path]) -> list[Path]:
     return [entry for entry in entries if entry.suffix.lower() in suffixes and not entry.is_dir()]
 
 
-def _visible(path: Path) -> list[Path]:
+def visible(path: Path) -> list[Path]:
     """Files and folders in a folder, sorted, without the hidden ones. No walk goes deeper: no link leads in circles."""
     entries = [
         entry for entry in path.iterdir() if not entry.name.startswith(".") and entry.name.lower() not in _LITTER
@@ -183,7 +183,7 @@ def _visible(path: Path) -> list[Path]:
 
 
 def _images(folder: Path) -> list[Path]:
-    files = _visible(folder)
+    files = visible(folder)
     for file in files:
         if file.is_dir():
             raise ValueError(f"{printable(file)}: expected images only inside the folder of a class, got a folder")

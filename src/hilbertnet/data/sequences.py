@@ -14,8 +14,19 @@ from hilbertnet.data.dataset import printable
 from hilbertnet.data.files import open_unzipped
 from hilbertnet.data.memory import check_fits
 from hilbertnet.signals import is_count
+from hilbertnet.text import nearest
 
-__all__ = ["DNA", "PROTEIN", "Alphabet", "Sequences", "read_fasta"]
+__all__ = [
+    "ALPHABETS",
+    "DNA",
+    "PROTEIN",
+    "RNA",
+    "Alphabet",
+    "Sequences",
+    "guess_alphabet",
+    "parse_alphabet",
+    "read_fasta",
+]
 
 _SHOWN = 60  # characters of a name or a line in a message
 
@@ -109,12 +120,18 @@ class Alphabet:
                 if not symbol.isprintable() or symbol.isspace() or symbol != symbol.upper():
                     raise ValueError(f"{name}: expected characters that are no blanks, in upper case, got {symbol!r}")
         letters = self.symbols + self.unknown
+        if "+" in letters:
+            raise ValueError(f"symbols, unknown: expected no '+', which stands between the two in texts, got {self!r}")
         if len(set(letters)) < len(letters):
             twice = next(letter for letter in letters if letters.count(letter) > 1)
             raise ValueError(f"symbols, unknown: expected every character once, got {twice!r} more than once")
         rows = {symbol: min(row, len(self.symbols)) for row, symbol in enumerate(letters)}
         small = {symbol.lower(): row for symbol, row in rows.items()}
         object.__setattr__(self, "_rows", {**small, **rows})
+
+    def __str__(self) -> str:
+        """The letters, as `parse_alphabet` reads them."""
+        return f"{self.symbols}+{self.unknown}" if self.unknown else self.symbols
 
     def encode(
         self, sequences: Iterable[str | tuple[str, str]], *, length: int | None = None, truncate: bool = False
@@ -172,6 +189,42 @@ PROTEIN = Alphabet("ACDEFGHIKLMNPQRSTVWY", unknown="BZXUOJ*")
 
 DNA = Alphabet("ACGT", unknown="NRYSWKMBDHV")
 """The four bases. The letters for more than one base are unknown."""
+
+
+RNA = Alphabet("ACGU", unknown="NRYSWKMBDHV")
+"""The four bases of RNA, with uracil in the place of thymine."""
+
+ALPHABETS = {"dna": DNA, "rna": RNA, "protein": PROTEIN}
+"""Alphabets by name."""
+
+
+def parse_alphabet(text: str) -> Alphabet:
+    """An alphabet by its name, or by its letters: ``"ACGT"``, with those for an unknown one ``"ACGT+N"``.
+
+    Raises
+    ------
+    ValueError
+        If the text is neither.
+    """
+    if not isinstance(text, str):
+        raise ValueError(f"alphabet: expected a name or letters such as 'ACGT+N', got {text!r}")
+    if text in ALPHABETS:
+        return ALPHABETS[text]
+    symbols, _, unknown = text.partition("+")
+    try:
+        return Alphabet(symbols, unknown)
+    except ValueError as error:
+        names = ", ".join(ALPHABETS)
+        raise ValueError(
+            f"alphabet: expected one of {names}, or letters such as 'ACGT+N', got {printable(text)!r}"
+            f"{nearest(text, ALPHABETS)} ({error})"
+        ) from None
+
+
+def guess_alphabet(texts: Iterable[str]) -> Alphabet:
+    """DNA or RNA where there are no letters but their bases and N, else proteins."""
+    seen = set().union(*(set(text.upper()) for text in texts))
+    return next((ALPHABETS[name] for name in ("dna", "rna") if seen <= {*ALPHABETS[name].symbols, "N"}), PROTEIN)
 
 
 def _pairs(sequences: Iterable[str | tuple[str, str]]) -> list[tuple[str, str]]:

@@ -1,21 +1,24 @@
-"""Data sets by name, by folder and by file, as images in [0, 1] with labels."""
+"""Data sets by name, by folder and by file: images, signals, sequences or rows, with labels."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from hilbertnet.data.archive import load_npz
 from hilbertnet.data.cifar10 import load_cifar10
 from hilbertnet.data.dataset import Dataset, printable
+from hilbertnet.data.fasta import is_fasta, load_fasta
 from hilbertnet.data.folder import load_folder
 from hilbertnet.data.mnist import load_mnist
+from hilbertnet.data.reading import Reading
 from hilbertnet.text import nearest
 
-__all__ = ["SOURCES", "check_same", "check_wish", "load"]
+__all__ = ["SOURCES", "check_same", "kind_of_path", "load", "unknown_source"]
 
 
 def _digits() -> Dataset:
@@ -30,21 +33,39 @@ SOURCES: dict[str, Callable[[], Dataset]] = {"digits": _digits, "mnist": load_mn
 
 
 def load(
-    source: str | os.PathLike[str], *, size: tuple[int, int] | None = None, channels: int | None = None
+    source: str | os.PathLike[str],
+    *,
+    size: tuple[int, int] | None = None,
+    channels: int | None = None,
+    axes: int | None = None,
+    label: str | None = None,
+    alphabet: str | None = None,
+    length: int | None = None,
 ) -> Dataset:
-    """The data set that `source` names.
+    r"""The data set that `source` names.
 
     Parameters
     ----------
     source
-        ``"digits"`` (scikit-learn's, needs no download), ``"mnist"``, ``"cifar10"``, a folder with one sub-folder of
-        images for each class, or an ``.npz`` file with x and y. A folder that has the name of a data set is written
-        ``"./mnist"``. The files of MNIST and CIFAR-10 are looked for in the folder that the environment variable
-        HILBERTNET_DATA names, and else downloaded, once, into the user's cache folder.
+        ``"digits"`` (scikit-learn's, needs no download), ``"mnist"``, ``"cifar10"``; a folder with one sub-folder of
+        images for each class; an ``.npz`` file with x and y; a FASTA file, or a folder with one for each class. A
+        folder that has the name of a data set is written ``"./mnist"``. The files of MNIST and CIFAR-10 are looked for
+        in the folder that the environment variable HILBERTNET_DATA names, and else downloaded, once, into the user's
+        cache folder.
     size
-        Height and width to resize the images of a folder to; other sources must have that size.
+        Height and width to resize the images of a folder to; other images must have that size.
     channels
-        1 for grey and 3 for colour images of a folder; other sources must have that number.
+        1 for grey and 3 for colour images of a folder; other images must have that number.
+    axes
+        1 reads an ``.npz`` file with three axes as signals (n, channels, length), and not as grey images.
+    label
+        A regular expression that finds the class of a sequence in its FASTA header: what its group matches, or all of
+        it, such as ``r"\b([a-g])\.\d+"``. Default: ``class=NAME`` or ``label=NAME``.
+    alphabet
+        Of the sequences: ``"dna"``, ``"rna"``, ``"protein"``, or letters, such as ``"ACGT"``, with those for an unknown
+        one ``"ACGT+N"``. Default: what they look like.
+    length
+        Letters to cut or pad sequences to. Default: those of the longest.
 
     Raises
     ------
@@ -57,40 +78,67 @@ def load(
     IncompleteDataWarning
         If the files are sound but hold fewer examples than the official ones.
     """
-    check_wish(size, channels)
+    reading = Reading(size=size, channels=channels, axes=axes, label=label, alphabet=alphabet, length=length)
+    reading.check()
     name = os.fspath(source)
     if name in SOURCES:
+        reading.only_for(name, "size", "channels")
         data = SOURCES[name]()
-    elif os.path.isdir(name):
-        return load_folder(Path(name), size=size, channels=channels)
-    elif os.path.isfile(name):
-        data = load_npz(Path(name))
+    elif os.path.isdir(name) or os.path.isfile(name):
+        return _from_path(Path(name), reading)
     else:
-        raise ValueError(
-            f"DATA: expected one of {', '.join(SOURCES)}, a folder with one sub-folder of images for each class, or an "
-            f".npz file, got {printable(name)!r}{nearest(name, SOURCES)}"
-        )
-    check_same(data.name, data.x.shape, size, channels)
+        raise unknown_source(name)
+    check_same(data.name, data.x.shape, reading)
     return data
 
 
-def check_wish(size: tuple[int, int] | None, channels: int | None) -> None:
-    """Refuse a size that is not two positive whole numbers, and channels that are not 1 or 3."""
-    if size is not None and not (len(size) == 2 and all(isinstance(side, int) and side > 0 for side in size)):
-        raise ValueError(f"size: expected height and width, two positive whole numbers, got {size!r}")
-    if channels not in (None, 1, 3):
-        raise ValueError(f"channels: expected 1 (grey) or 3 (colour), got {channels!r}")
+def _from_path(path: Path, reading: Reading) -> Dataset:
+    kind = kind_of_path(path, reading)
+    if kind == "fasta":
+        return load_fasta(path, reading)
+    if kind == "folder":
+        return load_folder(path, size=reading.size, channels=reading.channels)
+    data = load_npz(path, reading.axes)
+    check_same(data.name, data.x.shape, reading)
+    return data
 
 
-def check_same(name: str, shape: tuple[int, ...], size: tuple[int, int] | None, channels: int | None) -> None:
-    """Refuse a wish that images (n, channels, height, width) of a source that is no folder do not meet."""
-    _, found, height, width = shape
-    if size is not None and tuple(size) != (height, width):
+def kind_of_path(path: Path, reading: Reading) -> Literal["fasta", "folder", "archive"]:
+    """What a file or a folder is taken for.
+
+    Raises
+    ------
+    ValueError
+        If something is asked for that means nothing there.
+    """
+    if is_fasta(path):
+        reading.only_for(printable(path), "label", "alphabet", "length")
+        return "fasta"
+    if path.is_dir():
+        reading.only_for(printable(path), "size", "channels")
+        return "folder"
+    reading.only_for(printable(path), "size", "channels", "axes")
+    return "archive"
+
+
+def unknown_source(name: str) -> ValueError:
+    """The error for a name that is none of a data set, a file or a folder."""
+    return ValueError(
+        f"DATA: expected one of {', '.join(SOURCES)}, a folder with one sub-folder of images for each class, a FASTA "
+        f"file, or an .npz file, got {printable(name)!r}{nearest(name, SOURCES)}"
+    )
+
+
+def check_same(name: str, shape: tuple[int, ...], reading: Reading) -> None:
+    """Refuse a wish for images that those of a source that is no folder do not meet."""
+    channels, *space = shape[1:]
+    if reading.size is not None and reading.size != tuple(space):
+        height, width = reading.size
         raise ValueError(
-            f"size: only a folder of images is resized; {printable(name)} has {height} x {width}, "
-            f"got {size[0]} x {size[1]}"
+            f"size: only a folder of images is resized; {printable(name)} has {' x '.join(map(str, space))}, "
+            f"got {height} x {width}"
         )
-    if channels is not None and channels != found:
+    if reading.channels is not None and reading.channels != channels:
         raise ValueError(
-            f"channels: only a folder of images is converted; {printable(name)} has {found}, got {channels}"
+            f"channels: only a folder of images is converted; {printable(name)} has {channels}, got {reading.channels}"
         )

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from hilbertnet.data.archive import load_part
 from hilbertnet.data.dataset import printable
+from hilbertnet.data.fasta import read_records
 from hilbertnet.data.folder import check_same_size, decode, list_pictures, stack, title
 from hilbertnet.data.memory import check_fits
-from hilbertnet.data.sources import SOURCES, check_same, check_wish, load
+from hilbertnet.data.reading import Reading
+from hilbertnet.data.sources import SOURCES, check_same, kind_of_path, unknown_source
 
 __all__ = ["Batch", "Stream", "stream"]
 
@@ -26,10 +28,10 @@ class Batch(NamedTuple):
     Parameters
     ----------
     names
-        What each example is called, on one line each: its place in the data, from 0, or its file, relative to the
-        folder.
+        What each example is called, on one line each: its place in the data, from 0, its file, relative to the folder,
+        or the first word of its header.
     x
-        Images (n, channels, height, width), float32 in [0, 1].
+        Images (n, channels, height, width), float32 in [0, 1], or signals (n, channels, length).
     labels
         The names of their classes, or ``None`` where these are not known.
     """
@@ -50,7 +52,7 @@ class Stream:
     total
         How many examples there are.
     shape
-        Of each image: channels, height, width.
+        Of each example: channels, and height and width or length.
     classes
         The names of classes that occur, in the order of their labels; empty if there are no labels.
     read
@@ -59,7 +61,7 @@ class Stream:
 
     name: str
     total: int
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     classes: tuple[str, ...]
     read: Callable[[int, int], Batch] = field(repr=False)
 
@@ -94,24 +96,30 @@ def stream(
     part: str | None = None,
     size: tuple[int, int] | None = None,
     channels: int | None = None,
+    axes: int | None = None,
+    label: str | None = None,
+    alphabet: str | None = None,
+    length: int | None = None,
 ) -> Stream:
     """The examples that `source` names, to predict on.
 
     Parameters
     ----------
     source
-        As for `load`; but a folder may also have its images directly inside, and an ``.npz`` file may lack y or y_test:
-        then there are no labels. The files of a folder are listed at once and decoded with their batch, so that a
-        batch is all that is ever in memory.
+        As for `load`; but a folder may also have its images directly inside, an ``.npz`` file may lack y or y_test, and
+        no header of a FASTA file need name a class: then there are no labels. The files of a folder are listed at once
+        and decoded with their batch, so that a batch is all that is ever in memory.
     part
         ``"test"`` for the official test set, ``"train"`` for all but that, or ``None`` for the official test set where
-        there is one, else everything. A folder has no official test set.
+        there is one, else everything. Folders and FASTA files have no official test set.
     size
         Height and width to resize the images of a folder to, by default those of its first image, which the others
-        must then have; other sources must have that size.
+        must then have; other images must have that size.
     channels
         1 for grey and 3 for colour images of a folder, by default what its first image is: where that is coloured, grey
-        images are taken as coloured; where it is grey, a coloured one is refused. Other sources must have that number.
+        images are taken as coloured; where it is grey, a coloured one is refused. Other images must have that number.
+    axes, label, alphabet, length
+        As for `load`.
 
     Raises
     ------
@@ -124,27 +132,47 @@ def stream(
     IncompleteDataWarning
         If the files are sound but hold fewer examples than the official ones.
     """
-    check_wish(size, channels)
+    reading = Reading(size=size, channels=channels, axes=axes, label=label, alphabet=alphabet, length=length)
+    reading.check()
     if part not in (None, "train", "test"):
         raise ValueError(f"part: expected 'train' or 'test', got {printable(part)!r}")
     name = os.fspath(source)
-    if name in SOURCES:
-        data = SOURCES[name]()  # called from here, so that a warning has the line of the caller, as with `load`
-    elif os.path.isdir(name):
-        return _from_folder(Path(name), part, size, channels)
-    elif os.path.isfile(name):
-        path = Path(name)
-        x, y = load_part(path, part)
-        check_same(path.name, x.shape, size, channels)
-        return _from_arrays(path.name, x, y)
-    else:
-        data = load(name)  # which refuses it
-    check_same(data.name, data.x.shape, size, channels)
+    if name not in SOURCES:
+        if os.path.isdir(name) or os.path.isfile(name):
+            return _from_path(Path(name), part, reading)
+        raise unknown_source(name)
+    reading.only_for(name, "size", "channels")
+    data = SOURCES[name]()  # called from here, so that a warning has the line of the caller, as with `load`
+    check_same(data.name, data.x.shape, reading)
     if part == "train" or (part is None and data.test_x is None):
         return _from_arrays(data.name, data.x, data.y, data.class_names)
     if data.test_x is None:
         raise _no_test_set(data.name)
     return _from_arrays(data.name, data.test_x, data.test_y, data.class_names)
+
+
+def _from_path(path: Path, part: str | None, reading: Reading) -> Stream:
+    kind = kind_of_path(path, reading)
+    if kind == "archive":
+        x, y = load_part(path, part, reading.axes)
+        check_same(path.name, x.shape, reading)
+        return _from_arrays(path.name, x, y)
+    if part == "test":
+        raise _no_test_set(title(path))
+    return _from_records(path, reading) if kind == "fasta" else _from_folder(path, reading.size, reading.channels)
+
+
+def _from_records(path: Path, reading: Reading) -> Stream:
+    found = read_records(path, reading)
+    length = reading.length or found.longest
+
+    def read(start: int, stop: int) -> Batch:
+        names = [printable(name) for name in found.names[start:stop]]
+        labels = None if found.labels is None else list(found.labels[start:stop])
+        return Batch(names, found.encoded(start, stop, length), labels)
+
+    classes = tuple(sorted(set(found.labels or ())))
+    return Stream(found.name, len(found.texts), (len(found.alphabet.symbols), length), classes, read)
 
 
 def _no_test_set(name: str) -> ValueError:
@@ -160,18 +188,15 @@ def _from_arrays(name: str, x: NDArray[np.float32], y: NDArray | None, class_nam
         labels = None if codes is None else [classes[code] for code in codes[start:stop]]
         return Batch([str(i) for i in range(start, stop)], x[start:stop].copy(), labels)
 
-    _, channels, height, width = x.shape
-    return Stream(name, len(x), (channels, height, width), classes, read)
+    return Stream(name, len(x), x.shape[1:], classes, read)
 
 
-def _from_folder(path: Path, part: str | None, size: tuple[int, int] | None, channels: int | None) -> Stream:
-    if part == "test":
-        raise _no_test_set(title(path))
+def _from_folder(path: Path, size: tuple[int, int] | None, channels: int | None) -> Stream:
     listed = list_pictures(path)
     files = [os.fspath(file.relative_to(path)) for _, file in listed]  # lighter than paths, of which there may be many
     labels = [label for label, _ in listed if label is not None] or None
     if size is not None and channels is not None:
-        shape = (channels, *size)
+        shape: tuple[int, int, int] = (channels, *size)
     else:
         height, width, found = decode(path / files[0], size).shape
         shape = (channels or found, height, width)
