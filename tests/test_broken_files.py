@@ -172,6 +172,15 @@ def in_npz(name, content, words="data.npz", commands=("fit", "predict", "gram"))
         return folder / "data.npz"
 
 
+def in_fasta(name, content, words="data.fasta", commands=("fit", "predict", "gram")):
+    """A case of a FASTA file."""
+
+    @case(f"fasta-{name}", words, commands, run="letters")
+    def write(folder):
+        (folder / "data.fasta").write_bytes(content)
+        return folder / "data.fasta"
+
+
 def in_photos(name, files, words, commands=("fit", "predict", "gram")):
     """A case of a folder of pictures."""
 
@@ -288,7 +297,9 @@ in_npz("test-labels-alone", npz(y_test=Y), ("data.npz", "x_test"))
 in_npz("test-images-alone", npz(x_test=X), ("data.npz", "x_test"), NO_TEST)
 in_npz("fewer-labels", npz(y=Y[:-1]), ("data.npz", "y"))
 in_npz("no-images", npz(x=X[:0], y=Y[:0]), ("data.npz: x", "shape (0, 8, 8)"))
-in_npz("rows", npz(x=X.reshape(20, 64)), ("data.npz: x", "shape (20, 64)"))
+in_npz("one-axis", npz(x=X.reshape(20, 64)[:, 0]), ("data.npz: x", "shape (20,)"))
+in_npz("rows-not-finite", npz(x=np.full((20, 3), np.inf)), ("data.npz: x", "finite"))
+in_npz("rows-of-words", npz(x=np.full((20, 3), "word")), ("data.npz: x", "expected numbers"))
 in_npz("five-axes", npz(x=X[:, None, None]), "data.npz: x")
 in_npz("a-number", npz(x=np.float64(1)), "data.npz: x")
 in_npz("labels-in-two-columns", npz(y=np.eye(2)[Y]), "data.npz: y")
@@ -514,6 +525,20 @@ def _(place):
         pytest.skip("this file system takes only names that are text")
 
 
+# FASTA
+letters = "".join(f">s{i} class={'ab'[i % 2]}\n{'ACGT'[i % 4] * 3}TTACGGA\n" for i in range(20)).encode()
+in_fasta("empty", b"")
+in_fasta("text", b"no sequence\n", ("data.fasta, line 1", "'>'"))
+in_fasta("a-number", letters + b">last class=a\nAC1T\n", ("data.fasta, line 42", "'1'"))
+in_fasta("no-letters", letters + b">last class=a\n", ("data.fasta, line 41", "sequence"))
+in_fasta("no-name", letters + b">\nACGT\n", ("data.fasta, line 41", "name"))
+in_fasta("noise", bytes(range(256)))
+in_fasta("a-gzip-cut", gzip.compress(letters)[:-9])
+in_fasta("a-gap", letters + b">last class=a\nAC-T\n", ("sequence 20 (last)", "'-'"))
+in_fasta("one-without-class", letters + b">last\nACGT\n", ("label", "sequence 20 (last)"))
+in_fasta("no-classes", letters.replace(b"class=", b""), ("label", "data.fasta"), NO_TEST)
+in_fasta("longer-than-the-run", b">one\n" + b"ACGT" * 9, ("data.fasta", "at most 10 letters", "36"), ("predict",))
+
 # --- the command line
 
 
@@ -524,6 +549,11 @@ def runs(tmp_path_factory):
     made = {}
 
     def run(kind):
+        if kind == "letters" and kind not in made:
+            (folder / "letters.fasta").write_bytes(letters)
+            settings = FitSettings(str(folder / "letters.fasta"), "3 exp(0.6) global", filters=(4,), patches=500)
+            fit_run(settings, folder / kind, progress=False)
+            made[kind] = folder / kind
         if kind not in made:
             shape = {"small": (8, 8), "mnist": (28, 28), "cifar10": (3, 32, 32)}[kind]
             np.savez(folder / f"{kind}.npz", x=pixels_of(8, *shape), y=np.arange(8) % 2)
@@ -589,7 +619,8 @@ def everything(folder):
 
 def command_of(command, data, runs, kind):
     if command == "fit":
-        return ["fit", data, *SMALL]
+        layers = ["--architecture", "3 exp(0.6) - | 3 exp(0.6) global"] if kind == "letters" else []
+        return ["fit", data, *SMALL, *layers]
     if command == "predict":
         return ["predict", runs(kind), data, "--out", "p.csv"]
     return ["gram", data, "--kernel", "3 exp(0.6) gauss4"]
@@ -622,7 +653,7 @@ def test_a_broken_input_is_one_error_that_names_it(broken, command, tmp_path, ca
 
 
 # the first batch is refused before any row, so this holds with standard output too
-@pytest.mark.parametrize("name", ["folder-text", "npz-rows", "mnist-magic", "cifar10-label-10"])
+@pytest.mark.parametrize("name", ["folder-text", "npz-five-axes", "fasta-a-number", "mnist-magic", "cifar10-label-10"])
 def test_a_broken_input_makes_no_row(name, tmp_path, call, runs):
     broken = next(one_case for one_case in CASES if one_case.name == name)
     data = broken.write(tmp_path / "in")
@@ -636,9 +667,11 @@ def test_sound_inputs_are_taken(tmp_path, call, runs):
     write_files(tmp_path / "in" / "home", mnist() | cifar())
     (tmp_path / "in" / "data.npz").write_bytes(npz())
     write_files(tmp_path / "in" / "photos", photos())
+    (tmp_path / "in" / "data.fasta").write_bytes(letters)
     places = {"mnist": "mnist", "cifar10": "cifar10", "small": tmp_path / "in" / "data.npz"}
-    for kind, data in [*places.items(), ("small", tmp_path / "in" / "photos")]:
-        for command in ("fit", "predict", "gram") if kind == "small" else ("predict", "gram"):
+    others = [("small", tmp_path / "in" / "photos"), ("letters", tmp_path / "in" / "data.fasta")]
+    for kind, data in [*places.items(), *others]:
+        for command in ("fit", "predict", "gram") if kind in ("small", "letters") else ("predict", "gram"):
             code, _, err, new = call(*command_of(command, data, runs, kind))
             assert code == 0, err
             assert new

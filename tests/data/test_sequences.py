@@ -35,6 +35,12 @@ def test_unknown_symbols_are_uniform_and_keep_their_place():
     assert all(DNA.encode([letter]).x[0, 0, 0] == 0.25 for letter in "NRYSWKMBDHV")
 
 
+def test_letters_come_back():
+    data = PROTEIN.encode(["MKVX*", "w"])
+    assert [PROTEIN.decode(x) for x in data.x] == ["MKVBB", "W"]
+    assert Alphabet("AB").decode(np.full((2, 1), 0.5, np.float32)) == "?"
+
+
 def test_names_are_kept_or_numbers():
     assert DNA.encode([("first", "AC"), ("second", "G")]).names == ("first", "second")
     assert DNA.encode(iter(["AC", "G"])).names == ("0", "1")

@@ -10,9 +10,9 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import GridSearchCV
 from torch import nn
 
-from hilbertnet.data import Preprocessing
+from hilbertnet.data import DNA, Preprocessing
 from hilbertnet.estimators import CKNClassifier, RegularizedClassifier, load_classifier
-from hilbertnet.estimators.models import build_model, model_function, small_cnn
+from hilbertnet.estimators.models import build_model, model_function, motif_cnn, small_cnn
 from hilbertnet.estimators.regularized import _milestones
 from hilbertnet.networks import PlainCNN
 from hilbertnet.regularization import TERMS, Regularizer
@@ -139,6 +139,31 @@ def test_the_small_network_fits_signals_of_any_shape(shape, maps):
     assert net.maps(x).shape == (2, *maps)
     assert net(x).shape == (2, 3)
     assert small_cnn(shape, 2, generator=0)(x).shape == (2, 1)
+
+
+def test_motifs_are_found_wherever_they_stand_and_padding_changes_nothing():
+    short, long = motif_cnn((4, 20), 3, generator=0), motif_cnn((4, 45), 3, generator=0)
+    x = torch.zeros(2, 4, 45, dtype=torch.float64)
+    x[:, :, :20] = torch.from_numpy(DNA.encode(["GATTACATTGCACCGTTAGA", "CCA"], length=20).x)
+    with torch.no_grad():
+        torch.testing.assert_close(short.double()(x[:, :, :20]), long.double()(x))
+        torch.testing.assert_close(long(x[:1].roll(17, dims=2)), long(x[:1]))
+        naive = torch.nn.functional.conv1d(x, long.body[0].weight, padding=9).relu().amax(2)
+        torch.testing.assert_close(long.maps(x)[:, :, 0], naive)
+    for shape in ((3, 8, 8), (5,)):
+        with pytest.raises(ValueError, match="model: motif takes sequences and signals"):
+            motif_cnn(shape, 2)
+
+
+def test_a_motif_network_is_saved_and_found_again(tmp_path):
+    rng = np.random.RandomState(0)
+    x, y = DNA.encode(["".join(rng.choice(list("ACGT"), 30)) for _ in range(20)]).x, np.arange(20) % 2
+    model = RegularizedClassifier("motif", epochs=2, random_state=0).fit(x, y)
+    model.save(tmp_path / "model.safetensors")
+    again = load_classifier(tmp_path / "model.safetensors")
+    np.testing.assert_array_equal(again.decision_function(x), model.decision_function(x))
+    with pytest.raises(ValueError, match="model: motif takes sequences and signals"):
+        RegularizedClassifier("motif", epochs=1, input_shape=(1, 5, 6)).fit(x.reshape(-1, 30), np.arange(80) % 2)
 
 
 def test_the_small_network_knows_the_mean_and_deviation_of_its_channels():

@@ -181,7 +181,7 @@ def test_fit_and_predict_with_a_network_of_the_users(tmp_path, monkeypatch, hilb
         (["--model", "cnn", "--regularize", "delte(1.0)"], "did you mean 'delta'"),
         (["--regularize", "0.5*sn(1.5)"], "a constraint has no weight"),
         (["--model", "cnm"], "did you mean 'cnn'"),
-        (["--model", "ckm"], "model: expected one of ckn, cnn, vgg, resnet or"),
+        (["--model", "ckm"], "model: expected one of ckn, cnn, motif, vgg, resnet or"),
         (["--model", "no_such:function"], "model: 'no_such:function' cannot be imported"),
         (["--model", "vgg"], "model: vgg takes square images of a multiple of 32 pixels, got 1 x 8 x 8"),
         (["--model", "cnn", "--filters", "8,16"], "filters: only for model ckn"),

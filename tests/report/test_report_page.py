@@ -76,7 +76,7 @@ def test_what_the_page_says_of_the_model(fitted_digits, page):
     model = CKNClassifier.load(fitted_digits / "model.safetensors")
     assert f"{model.network_.arch} · 8 and 16 filters · 256 features · squared hinge, λ = 10" in page.text
     assert "κ′(1) ≤ 1; otherwise" in page.text
-    assert "layers 1 and 2: a small change of the image may become up to 2.78 times as large" in page.text
+    assert "layers 1 and 2: a small change of an example may become up to 2.78 times as large" in page.text
     parameters = sum(layer.filters.numel() for layer in model.network_.layers) + 10 * 256 + 10
     assert f"{parameters:,} (" in page.text
 

@@ -7,7 +7,21 @@ from typing import Annotated
 
 import typer
 
-from hilbertnet.cli.options import Channels, Device, Size, complete_data, complete_path, one_of, read_numbers, read_size
+from hilbertnet.cli.options import (
+    DATA,
+    Axes,
+    Channels,
+    Device,
+    Label,
+    Length,
+    Letters,
+    Size,
+    complete_data,
+    complete_path,
+    how_read,
+    one_of,
+    read_numbers,
+)
 from hilbertnet.cli.reproduce import draw
 
 __all__ = ["HELP", "attack"]
@@ -43,8 +57,7 @@ def attack(
         str | None,
         typer.Argument(
             metavar="DATA",
-            help="digits, mnist, cifar10, a folder with one sub-folder of images per class, or an .npz with x and y. "
-            "Default: what the run held out.",
+            help=f"{DATA} Default: what the run held out.",
             autocompletion=complete_data,
         ),
     ] = None,
@@ -63,6 +76,10 @@ def attack(
     seed: Annotated[int, typer.Option(help="Of the examples and the attacks.")] = 0,
     size: Size = None,
     channels: Channels = None,
+    axes: Axes = None,
+    label: Label = None,
+    alphabet: Letters = None,
+    length: Length = None,
     device: Device = "cpu",
     out: Annotated[
         Path | None,
@@ -86,8 +103,7 @@ def attack(
         gradient=gradient,
         examples=examples,
         seed=seed,
-        size=read_size(size),
-        channels=channels,
+        **how_read(size, channels, axes, label, alphabet, length),
         device=check_device(device),
     )
     folder = work.default_folder(run) if out is None else out

@@ -11,15 +11,19 @@ import typer
 
 from hilbertnet.cli.options import (
     ARCHITECTURE,
+    Axes,
     Channels,
     Data,
     Device,
+    Label,
+    Length,
+    Letters,
     Preprocess,
     Size,
     complete_architecture,
     complete_path,
+    how_read,
     one_of,
-    read_size,
 )
 
 __all__ = ["HELP", "fit"]
@@ -39,6 +43,8 @@ Examples:
     hilbertnet fit digits --training supervised --filters 16,32 --epochs 10 --augment "crop(1)"
 
     hilbertnet fit digits --model cnn --regularize "0.1*tau(images=8, variants=8)" --train 300
+
+    hilbertnet fit proteins.fasta --label "class=(\\w+)" --length 300 --model motif --regularize "0.1*grad_l2"
 
 Interrupted (Ctrl-C) and given again, a command goes on where it was.
 """
@@ -60,10 +66,11 @@ def fit(
     model: Annotated[
         str,
         typer.Option(
-            help="ckn, a convolutional kernel network; cnn, a small plain network for signals of any shape; vgg or "
-            "resnet, for images of 32 x 32 and its multiples; or package.module:function, a function from the shape "
-            "(channels, height, width) and the number of classes to a torch module.",
-            autocompletion=one_of("ckn", "cnn", "vgg", "resnet"),
+            help="ckn, a convolutional kernel network; cnn, a small plain network for signals of any shape; motif, for "
+            "sequences, filters that each look for one motif; vgg or resnet, for images of 32 x 32 and its multiples; "
+            "or package.module:function, a function from the shape (channels, height, width) and the number of classes "
+            "to a torch module.",
+            autocompletion=one_of("ckn", "cnn", "motif", "vgg", "resnet"),
         ),
     ] = "ckn",
     regularize: Annotated[
@@ -86,6 +93,10 @@ def fit(
     preprocess: Preprocess = None,
     size: Size = None,
     channels: Channels = None,
+    axes: Axes = None,
+    label: Label = None,
+    alphabet: Letters = None,
+    length: Length = None,
     training: Annotated[
         str | None,
         typer.Option(
@@ -135,8 +146,7 @@ def fit(
         patches=patches,
         device=check_device(device),
         preprocessing=preprocess,
-        size=read_size(size),
-        channels=channels,
+        **how_read(size, channels, axes, label, alphabet, length),
         training=training,
         epochs=epochs,
         learning_rate=learning_rate,

@@ -9,15 +9,19 @@ import typer
 
 from hilbertnet.cli.options import (
     ARCHITECTURE,
+    Axes,
     Channels,
     Data,
     Device,
+    Label,
+    Length,
+    Letters,
     Preprocess,
     Size,
     complete_architecture,
     complete_path,
+    how_read,
     one_of,
-    read_size,
 )
 
 if TYPE_CHECKING:
@@ -58,6 +62,10 @@ def gram(
     preprocess: Preprocess = None,
     size: Size = None,
     channels: Channels = None,
+    axes: Axes = None,
+    label: Label = None,
+    alphabet: Letters = None,
+    length: Length = None,
     memory: Annotated[str | None, typer.Option(help="Budget, such as 2GB, for everything but the images.")] = None,
     dtype: Annotated[
         str, typer.Option(help="float64 or float32.", autocompletion=one_of("float64", "float32"))
@@ -96,8 +104,7 @@ def gram(
         examples=examples,
         seed=seed,
         preprocessing=preprocess,
-        size=read_size(size),
-        channels=channels,
+        **how_read(size, channels, axes, label, alphabet, length),
         memory=memory,
         dtype=dtype,
         device=check_device(device),

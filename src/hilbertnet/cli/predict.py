@@ -15,7 +15,8 @@ __all__ = ["HELP", "predict"]
 
 HELP = """Predict the classes of the examples of DATA with the model of RUN, as CSV on standard output.
 
-DATA is as for fit, but needs no labels: a folder may have its images directly inside, and an .npz only x.
+DATA is as for fit, but needs no labels: a folder may have its images directly inside, an .npz only x, and headers of a
+FASTA file need not name classes.
 
 Examples:
 
@@ -36,7 +37,10 @@ def predict(
         ),
     ] = None,
     resize: Annotated[
-        bool, typer.Option("--resize", help="Resize the images of a folder to the size that the run was fitted on.")
+        bool,
+        typer.Option(
+            "--resize", help="Resize the images of a folder, and cut longer sequences, to what the run was fitted on."
+        ),
     ] = False,
     device: Device = "cpu",
     out: Annotated[

@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from hilbertnet.cli.options import Channels, Data, Device, Size, complete_path, one_of, read_numbers, read_size
+from hilbertnet.cli.options import (
+    Axes,
+    Channels,
+    Data,
+    Device,
+    Size,
+    complete_path,
+    how_read,
+    one_of,
+    read_numbers,
+)
 from hilbertnet.cli.reproduce import draw
 
 __all__ = ["HELP", "stability"]
@@ -58,6 +68,7 @@ def stability(
     ] = False,
     size: Size = None,
     channels: Channels = None,
+    axes: Axes = None,
     device: Device = "cpu",
     out: Annotated[
         Path | None,
@@ -76,8 +87,7 @@ def stability(
         images=images,
         draws=draws,
         seed=seed,
-        size=read_size(size),
-        channels=channels,
+        **how_read(size, channels, axes),
         device=check_device(device),
         bounds=bounds,
     )

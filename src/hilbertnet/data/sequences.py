@@ -172,6 +172,19 @@ class Alphabet:
         lengths = np.array([min(len(row), length) for row in rows], np.int64)
         return Sequences(x, lengths, tuple(name for name, _ in pairs))
 
+    def decode(self, x: NDArray[np.float32]) -> str:
+        """The letters of one sequence, shape (symbols, length), up to its end; unknown ones as the first that is.
+
+        Parameters
+        ----------
+        x
+            As `encode` gives it.
+        """
+        inside = x[:, x.any(axis=0)]
+        known = inside.max(axis=0) == 1
+        numbers = np.where(known, inside.argmax(axis=0), len(self.symbols))
+        return "".join((self.symbols + (self.unknown or "?")[0])[number] for number in numbers)
+
     def _numbers(self, number: int, name: str, text: str) -> list[int]:
         found = [self._rows.get(symbol, -1) for symbol in text]
         if -1 in found:

@@ -24,6 +24,7 @@ __all__ = [
     "build_model",
     "check_outputs",
     "model_function",
+    "motif_cnn",
     "name_of",
     "small_cnn",
     "statistics",
@@ -33,7 +34,7 @@ __all__ = [
 ModelFunction = Callable[[tuple[int, ...], int], nn.Module]
 """From the shape (channels, *space) of one signal and the number of classes to a network."""
 
-MODELS = ("cnn", "vgg", "resnet")
+MODELS = ("cnn", "motif", "vgg", "resnet")
 _SMALLEST, _MOST_LAYERS, _WIDEST = 3, 8, 256
 
 
@@ -88,13 +89,67 @@ def small_cnn(
     return PlainCNN(nn.Sequential(*parts), head, shape, mean=mean, std=std)
 
 
+def motif_cnn(
+    shape: tuple[int, ...],
+    classes: int,
+    *,
+    width: int = 128,
+    patch: int = 10,
+    generator: int | torch.Generator | None = None,
+) -> PlainCNN:
+    """A plain network of sequences: filters that each look for one motif anywhere.
+
+    One convolution without bias, over patches that may begin before the sequence and end after it, ReLU, the maximum
+    over positions, a linear layer. Zeros past the end of a sequence change nothing, however many they are.
+
+    Parameters
+    ----------
+    shape
+        Shape (symbols, length) of one sequence.
+    classes
+        At least 2; two classes have one logit.
+    width
+        How many filters.
+    patch
+        Letters of each.
+    generator
+        Seed or ``torch.Generator`` of the weights.
+
+    Returns
+    -------
+    PlainCNN
+        From sequences (n, symbols, length) to logits.
+
+    Raises
+    ------
+    ValueError
+        If `shape` is not that of a signal.
+
+    Examples
+    --------
+    >>> net = motif_cnn((4, 30), 3, generator=0)
+    >>> net.maps(torch.zeros(2, 4, 30)).shape
+    torch.Size([2, 128, 1])
+    """
+    check_classes(classes)
+    if len(shape) != 2:
+        raise ValueError(
+            f"model: motif takes sequences and signals (n, channels, length), got {' x '.join(map(str, shape))}; "
+            "cnn takes signals of any shape"
+        )
+    rng = as_rng(generator)
+    convolution = convolution_layer(shape[0], width, rng, patch=patch, axes=1, padding=patch - 1, bias=False)
+    body = nn.Sequential(convolution, nn.ReLU(), nn.MaxPool1d(shape[1] + patch - 1))
+    return PlainCNN(body, linear_layer(width, output_count(classes), rng), shape)
+
+
 def model_function(model: Any, moments: tuple[list[float], list[float]] | None = None) -> ModelFunction:
     """What builds the network that a parameter ``model`` names.
 
     Parameters
     ----------
     model
-        ``"cnn"``, ``"vgg"``, ``"resnet"``, ``"package.module:function"`` or the function itself.
+        ``"cnn"``, ``"motif"``, ``"vgg"``, ``"resnet"``, ``"package.module:function"`` or the function itself.
     moments
         Mean and standard deviation of every channel, for ``"cnn"``.
 
@@ -110,6 +165,8 @@ def model_function(model: Any, moments: tuple[list[float], list[float]] | None =
     if model == "cnn":
         mean, std = moments or (None, None)
         return lambda shape, classes: small_cnn(shape, classes, mean=mean, std=std, generator=_seed())
+    if model == "motif":
+        return lambda shape, classes: motif_cnn(shape, classes, generator=_seed())
     if model in ("vgg", "resnet"):
         return lambda shape, classes: _published(model, shape, classes)
     hint = nearest(model, MODELS) if isinstance(model, str) else ""

@@ -59,7 +59,8 @@ class RegularizedClassifier(ClassifierMixin, BaseEstimator):
     ----------
     model : str or callable
         ``"cnn"``, a small plain network that fits any signals and whose input is normalized by the mean and deviation
-        of every channel; ``"vgg"`` (11 layers) or ``"resnet"`` (18), for square images of a multiple of 32 pixels;
+        of every channel; ``"motif"``, for sequences, the maximum over positions of 128 filters of 10 letters;
+        ``"vgg"`` (11 layers) or ``"resnet"`` (18), for square images of a multiple of 32 pixels;
         ``"package.module:function"``, or that function itself, from the shape (channels, *space) of a signal and the
         number of classes to a torch module. Its logits are as many as classes; two classes may have one.
     regularizer : Regularizer, term, str or None

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from hilbertnet.complexity.certificates import Certificates, read_radii
 from hilbertnet.complexity.functions import batched
+from hilbertnet.data.reading import Reading
 from hilbertnet.experiments.attack_target import Certified, Target, certify, read_target
 from hilbertnet.experiments.experiment import Curve, Draw, Panel
 from hilbertnet.losses import decide
@@ -35,14 +35,24 @@ _BATCH = 128
 _GRID = 60  # places of a curve that is known everywhere
 
 
+class Threatening(NamedTuple):
+    """A threat with the radii that it is measured at and the attacks that look for it."""
+
+    threat: Ball | Deformations
+    radii: tuple[float, ...]
+    attacks: tuple[str, ...]
+
+
 @dataclass(frozen=True)
-class AttackSettings:
+class AttackSettings(Reading):
     """What to attack, and how.
 
     Parameters
     ----------
-    run, data, examples, seed, size, channels, device
+    run, data, examples, seed, device
         See `hilbertnet.experiments.attack_target.read_target`; the seed is of the attacks too.
+    size, channels, axes, label, alphabet, length
+        How files are read, see `hilbertnet.data.load`; by default as the run read its own.
     norm
         ``"l2"`` or ``"linf"``.
     radii
@@ -68,8 +78,6 @@ class AttackSettings:
     gradient: float = 0.5
     examples: int = 200
     seed: int = 0
-    size: tuple[int, int] | None = None
-    channels: int | None = None
     device: str = "cpu"
 
     def __post_init__(self) -> None:
@@ -89,20 +97,26 @@ class AttackSettings:
         radii = tuple(read_radii(RADII[self.norm] if self.radii is None else self.radii))
         object.__setattr__(self, "radii", radii)
         object.__setattr__(self, "shifts", tuple(read_radii(self.shifts)))
-        _ = self.threats  # refused, and warned of, here and once
+        self.threats(None)  # which refuses what it cannot take
 
-    @cached_property
-    def threats(self) -> list[tuple[Ball | Deformations, tuple[float, ...], tuple[str, ...]]]:
-        """Threats with their radii and attacks: a ball, deformations, or both."""
+    def threats(self, bounds: tuple[float, float] | None) -> tuple[Threatening, ...]:
+        """What there is to fear: a ball, deformations, or both.
+
+        Parameters
+        ----------
+        bounds
+            Of the numbers in the ball, or ``None``.
+        """
         pixels = tuple(name for name in self.attacks if name != "deformation")
-        found: list[tuple[Ball | Deformations, tuple[float, ...], tuple[str, ...]]] = []
+        found = []
         if pixels:
             assert self.radii is not None
-            ball = Ball(NORMS[self.norm], max(self.radii))  # type: ignore[arg-type]
-            found.append((ball, self.radii, pixels))
+            ball = Ball(NORMS[self.norm], max(self.radii), bounds)  # type: ignore[arg-type]
+            found.append(Threatening(ball, self.radii, pixels))
         if len(pixels) < len(self.attacks):
-            found.append((Deformations(max(self.shifts), self.gradient), tuple(self.shifts), ("deformation",)))
-        return found
+            deformations = Deformations(max(self.shifts), self.gradient)
+            found.append(Threatening(deformations, tuple(self.shifts), ("deformation",)))
+        return tuple(found)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +129,8 @@ class AttackResult:
         What was asked for.
     target
         Model and examples.
+    threats
+        Each with its radii and attacks.
     found
         Of every threat.
     certified
@@ -123,6 +139,7 @@ class AttackResult:
 
     settings: AttackSettings
     target: Target
+    threats: tuple[Threatening, ...]
     found: tuple[Attacked, ...]
     certified: Certified | None
 
@@ -138,7 +155,7 @@ class AttackResult:
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         threats = []
-        for one, (threat, _, _) in zip(self.found, self.settings.threats, strict=True):
+        for one, (threat, _, _) in zip(self.found, self.threats, strict=True):
             ball = self.certified if isinstance(threat, Ball) else None
             threats.append(
                 {
@@ -179,12 +196,13 @@ def attack(settings: AttackSettings, folder: Path, *, progress: Progress = None)
         If a setting is not what is expected, or `folder` keeps an unfinished evaluation of other settings.
     """
     target = read_target(
-        settings.run, settings.data, examples=settings.examples, seed=settings.seed, size=settings.size,
-        channels=settings.channels, device=settings.device,
+        settings.run, settings.data, examples=settings.examples, seed=settings.seed, reading=Reading.of(settings),
+        device=settings.device,
     )  # fmt: skip
+    threats = settings.threats(target.bounds)
     found: list[Attacked] = []
     certified: Certified | None = None
-    for threat, radii, attacks in settings.threats:
+    for threat, radii, attacks in threats:
         known = None
         if isinstance(threat, Ball):
             certified = certify(target, threat.norm)
@@ -207,7 +225,7 @@ def attack(settings: AttackSettings, folder: Path, *, progress: Progress = None)
                 progress=progress,
             )
         )
-    return AttackResult(settings, target, tuple(found), certified)
+    return AttackResult(settings, target, threats, tuple(found), certified)
 
 
 def default_folder(run: str) -> Path:
@@ -248,7 +266,7 @@ def write_attack(folder: Path, result: AttackResult, draw: Draw) -> list[Path]:
     save_tensors(paths[1], tensors, header)
     draw(panels_of(result), paths[2])
     write_json(paths[0], {**result.to_dict(), "images": len(header["images"]), **environment(result.settings.device)})
-    for threat, _, _ in result.settings.threats:
+    for threat, _, _ in result.threats:
         _unfinished(folder, threat).unlink(missing_ok=True)
     return paths
 
@@ -291,7 +309,7 @@ def panels_of(result: AttackResult) -> list[Panel]:
         Of `attack`.
     """
     panels = []
-    for one, (threat, _, _) in zip(result.found, result.settings.threats, strict=True):
+    for one, (threat, _, _) in zip(result.found, result.threats, strict=True):
         ends = (0.0, max(one.radii))
         clean = 100 * one.clean_accuracy.value
         curves = [_curve("attacked", one)]

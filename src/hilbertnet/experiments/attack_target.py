@@ -1,9 +1,9 @@
-"""What ``hilbertnet attack`` attacks: a run's model or a module, examples in [0, 1], and what is certified of them."""
+"""What ``hilbertnet attack`` attacks: a run's model or a module, examples, and what is certified of them."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from hilbertnet.complexity.functions import batched
 from hilbertnet.complexity.moved import embedding_lipschitz
 from hilbertnet.complexity.norms_above import norm_bounds
 from hilbertnet.data import Dataset, load
+from hilbertnet.data.reading import Reading
 from hilbertnet.experiments.fit import labels_of
 from hilbertnet.experiments.run_model import class_numbers, open_run
 from hilbertnet.named import result_named
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Certified", "Target", "certify", "read_target"]
 
 _BATCH = 256
-_SUFFIX = "give DATA: digits, mnist, cifar10, a folder of images or an .npz file"
+_SUFFIX = "give DATA: digits, mnist, cifar10, a folder of images, an .npz file or a FASTA file"
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +51,8 @@ class Target:
         What the data set says of itself.
     part
         Which part of it these are of.
+    bounds
+        (0, 1), where all numbers of the data set are; ``None`` where signals or rows have others.
     kernel
         The classifier, where its decision functions are in an RKHS.
     """
@@ -61,6 +64,7 @@ class Target:
     classes: tuple[str, ...]
     data: str
     part: str
+    bounds: tuple[float, float] | None
     kernel: CKNClassifier | None = None
 
     def name_of(self, number: int) -> str:
@@ -93,8 +97,7 @@ def read_target(
     *,
     examples: int = 200,
     seed: int = 0,
-    size: tuple[int, int] | None = None,
-    channels: int | None = None,
+    reading: Reading | None = None,
     device: str = "cpu",
 ) -> Target:
     """The model of a run folder, or the module of ``"package.module:function"``, with examples.
@@ -110,8 +113,8 @@ def read_target(
         How many, at most.
     seed
         Of their choice.
-    size, channels
-        Of the images of a folder; a run's own by default.
+    reading
+        How files are read; as the run read its own by default.
     device
         Where to compute.
 
@@ -122,24 +125,22 @@ def read_target(
     """
     check_counts(examples=examples)
     if not Path(run).is_dir() and ":" in run:
-        target = _of_module(run, data, size, channels, device)
+        target = _of_module(run, data, reading or Reading(), device)
     else:
-        target = _of_run(Path(run), data, size, channels, device)
+        target = _of_run(Path(run), data, reading, device)
     chosen = np.random.RandomState(seed).permutation(len(target.x))[:examples]
     rows = torch.from_numpy(chosen)
     return Target(
         target.model, target.x[rows].to(device), target.y[rows].to(device), target.places[chosen], target.classes,
-        target.data, target.part, target.kernel,
+        target.data, target.part, target.bounds, target.kernel,
     )  # fmt: skip
 
 
-def _of_run(
-    folder: Path, source: str | None, size: tuple[int, int] | None, channels: int | None, device: str
-) -> Target:
+def _of_run(folder: Path, source: str | None, reading: Reading | None, device: str) -> Target:
     from hilbertnet.estimators import CKNClassifier
 
     run = open_run(folder, device=device)
-    model, data = run.classifier, run.load(source, size, channels)
+    model, data = run.classifier, run.load(source, reading)
     module = model.as_module().eval()
     if source is None:
         parts = run.partition(data)
@@ -163,19 +164,18 @@ def _of_run(
         tuple(map(str, model.classes_)),
         str(data),
         part,
+        _bounds(x),
         model if isinstance(model, CKNClassifier) else None,
     )
 
 
-def _of_module(
-    text: str, source: str | None, size: tuple[int, int] | None, channels: int | None, device: str
-) -> Target:
+def _of_module(text: str, source: str | None, reading: Reading, device: str) -> Target:
     if source is None:
         raise ValueError(f"data: {text} has no data of its own; {_SUFFIX}")
     module = result_named("run", text)
     if not isinstance(module, nn.Module):
         raise ValueError(f"run: expected a function that returns a torch module, got {type(module).__name__}")
-    data = load(source, size=size, channels=channels)
+    data = load(source, **asdict(reading))
     x, y, places, part = _part(data)
     module = module.to(device).eval()
     signals = _signals(x, module)
@@ -193,13 +193,17 @@ def _of_module(
             f"{outputs} output{'s' * (outputs > 1)}, got {found[0]} to {found[-1]}"
         )
     labels = torch.from_numpy(np.asarray(numbers, np.int64))
-    return Target(module, signals, labels, places, tuple(map(str, names)), str(data), part)
+    return Target(module, signals, labels, places, tuple(map(str, names)), str(data), part, _bounds(x))
 
 
 def _part(data: Dataset) -> tuple[NDArray, NDArray, NDArray[np.int64], str]:
     if data.test_x is not None and data.test_y is not None:
         return data.test_x, data.test_y, np.arange(len(data.test_x)), "official test set"
     return data.x, data.y, np.arange(len(data.x)), "all examples"
+
+
+def _bounds(x: NDArray) -> tuple[float, float] | None:
+    return (0.0, 1.0) if x.min() >= 0 and x.max() <= 1 else None
 
 
 def _signals(x: NDArray, model: nn.Module) -> Tensor:

@@ -8,7 +8,7 @@ from what it had done.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from hilbertnet.data import Dataset, Partition, load, partition
 from hilbertnet.data.dataset import printable
+from hilbertnet.data.reading import Reading
 from hilbertnet.experiments.pictures import save_pictures
 from hilbertnet.experiments.predictions import PredictionWriter
 from hilbertnet.losses import decide
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
 __all__ = ["FitSettings", "fit_run", "fit_seeds", "labels_of"]
 
 CKN = "ckn"
-_MODELS = (CKN, "cnn", "vgg", "resnet")
+_MODELS = (CKN, "cnn", "motif", "vgg", "resnet")
+_OF_SEQUENCES = "10 exp(0.6) global"  # where a motif stands in a sequence does not matter
 _UNLABELLED, _SELECTED = "filters learned without labels on the training part", "the epoch selected on what is held out"
 _LAMBDA = "lambda chosen on held-out folds of the training part"
 _KEPT = "trained on all of the training part, the last epoch kept"
@@ -48,15 +50,16 @@ _PROTOCOLS = {
 
 
 @dataclass(frozen=True)
-class FitSettings:
+class FitSettings(Reading):
     """What a run is made of.
 
     Parameters
     ----------
     data
-        Name of the data set.
+        What `hilbertnet.data.load` takes.
     architecture
-        Text form, preset's name, or ``None`` for the default by the size of the images.
+        Text form, preset's name, or ``None`` for the default by the size of the images; of sequences one layer of
+        patches of 10 letters.
     filters
         Filters of each layer, or ``None`` for the default.
     loss
@@ -73,10 +76,8 @@ class FitSettings:
         Where to compute.
     preprocessing
         Text form of what is done to images first, such as ``"contrast | zca(1e-4)"``, or ``None``.
-    size
-        Height and width to resize the images of a folder to, or ``None``.
-    channels
-        1 for grey and 3 for colour images of a folder, or ``None`` for what they are.
+    size, channels, axes, label, alphabet, length
+        How files are read, see `hilbertnet.data.load`.
     training
         ``"unsupervised"`` or ``"supervised"``, see `CKNClassifier`; default the second where there is a regularizer,
         or another model.
@@ -107,8 +108,6 @@ class FitSettings:
     patches: int | None = None
     device: str = "cpu"
     preprocessing: str | None = None
-    size: tuple[int, int] | None = None
-    channels: int | None = None
     training: str | None = None
     epochs: int | None = None
     learning_rate: float | None = None
@@ -175,11 +174,11 @@ def fit_run(settings: FitSettings, folder: Path, *, progress: Progress = None) -
     if found is not None:
         return found
     clock = Stopwatch()
-    data = load(settings.data, size=settings.size, channels=settings.channels)
+    data = load(settings.data, **asdict(Reading.of(settings)))
     _check(data)
     parts = partition(data, held_out=settings.held_out, seed=settings.seed, train=settings.train)
     clock.lap("load")
-    model = _classifier(settings, run, progress).fit(parts.train_x, labels_of(data, parts.train_y))
+    model = _classifier(settings, data, run, progress).fit(parts.train_x, labels_of(data, parts.train_y))
     clock.lap("fit")
     scores = model.decision_function(parts.test_x)
     columns = scores[:, None] if scores.ndim == 1 else scores
@@ -191,10 +190,16 @@ def fit_run(settings: FitSettings, folder: Path, *, progress: Progress = None) -
     model.save(run.checkpoint_path)
     save_pictures(run.pictures_path, parts, model.classes_, true, columns, settings.seed)
     with atomic_path(run.predictions_path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        PredictionWriter(file, model.classes_).write(parts.test, true, predicted, columns)
+        PredictionWriter(file, model.classes_).write(_names(parts), true, predicted, columns)
     write_json(run.record_path, record)
     run.unfinished_path.unlink(missing_ok=True)
     return record
+
+
+def _names(parts: Partition) -> Sequence[object]:
+    """What the test examples are called: by their places, or by their names."""
+    names, places = parts.data.names, parts.test.tolist()
+    return [names[place] for place in places] if names and parts.kind != "official" else places
 
 
 def _seconds(clock: Stopwatch, model: CKNClassifier | RegularizedClassifier) -> dict[str, float]:
@@ -220,10 +225,12 @@ def _check(data: Dataset) -> None:
         label = data.class_names[data.y[0]] if data.class_names else data.y[0].item()
         raise ValueError(f"{printable(data.name)}: expected at least two classes, got one: {printable(label)}")
     if not data.x.any():
-        raise ValueError(f"{printable(data.name)}: expected images that are not all black, got no others")
+        raise ValueError(f"{printable(data.name)}: expected {data.kind} that are not all 0, got no others")
 
 
-def _classifier(settings: FitSettings, run: RunFolder, progress: Progress) -> CKNClassifier | RegularizedClassifier:
+def _classifier(
+    settings: FitSettings, data: Dataset, run: RunFolder, progress: Progress
+) -> CKNClassifier | RegularizedClassifier:
     from hilbertnet.estimators import CKNClassifier, RegularizedClassifier
 
     assert settings.epochs is not None  # by default, as the others
@@ -244,7 +251,7 @@ def _classifier(settings: FitSettings, run: RunFolder, progress: Progress) -> CK
             progress=progress,
         )
     return CKNClassifier(
-        settings.architecture,
+        settings.architecture or (_OF_SEQUENCES if data.kind == "sequences" else None),
         settings.filters,
         preprocessing=settings.preprocessing,
         loss=settings.loss,  # type: ignore[arg-type]

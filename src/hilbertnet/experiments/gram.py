@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from hilbertnet.architecture.presets import read_architecture
 from hilbertnet.data import Dataset, Preprocessing, load, subset
+from hilbertnet.data.reading import Reading
 from hilbertnet.kernels import ConvKernel
 from hilbertnet.kernels.jobs import StorePlan
 from hilbertnet.kernels.runners import compute_gram, plan_gram
@@ -27,7 +28,7 @@ _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 @dataclass(frozen=True)
-class GramSettings:
+class GramSettings(Reading):
     """What Gram matrix is computed.
 
     Parameters
@@ -44,8 +45,8 @@ class GramSettings:
         Of that choice.
     preprocessing
         Text form of what is done to images first, fitted on these examples, or ``None``.
-    size, channels
-        Of the images of a folder, see `hilbertnet.data.load`.
+    size, channels, axes, label, alphabet, length
+        How files are read, see `hilbertnet.data.load`.
     memory
         Budget, in bytes or such as ``"2GB"``, or ``None``: see `ConvKernel.gram`.
     dtype
@@ -60,8 +61,6 @@ class GramSettings:
     examples: int | None = None
     seed: int = 0
     preprocessing: str | None = None
-    size: tuple[int, int] | None = None
-    channels: int | None = None
     memory: str | None = None
     dtype: str = "float64"
     device: str = "cpu"
@@ -207,7 +206,7 @@ def _read(settings: GramSettings) -> _Task:
     if settings.dtype not in _DTYPES:
         raise ValueError(f"dtype: expected float64 or float32, got {settings.dtype!r}")
     preprocessing = None if settings.preprocessing is None else Preprocessing.parse(settings.preprocessing)
-    data = load(settings.data, size=settings.size, channels=settings.channels)
+    data = load(settings.data, **asdict(Reading.of(settings)))
     arch, _ = read_architecture(settings.kernel, data.x.shape[2:])
     kernel = ConvKernel(arch, "ntk" if settings.kind == "both" else settings.kind)
     examples = np.sort(_choose(data, settings))

@@ -1,4 +1,4 @@
-"""The pictures a report shows, kept in the run folder: worst mistakes, and training images of every class."""
+"""What a report shows of examples, kept in the run folder: worst mistakes, and training images of every class."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ __all__ = ["margins", "save_pictures"]
 
 _MISTAKES, _SAMPLES = 48, 64
 _BYTES = 2**22  # of each kind
+_LETTERS = 60  # of a sequence
 
 
 def margins(scores: NDArray, true: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -38,22 +39,24 @@ def margins(scores: NDArray, true: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def save_pictures(path: Path, parts: Partition, classes: NDArray, labels: NDArray, scores: NDArray, seed: int) -> None:
-    """Write up to 48 worst mistakes on the test images and up to 64 training images, as bytes.
+    """Write up to 48 worst mistakes on the test examples and up to 64 training examples: images as bytes.
+
+    Of sequences the names and the first letters are kept, of other examples only their places.
 
     Parameters
     ----------
     path
         The file.
     parts
-        The images.
+        The examples.
     classes
         The sorted classes, in the order of `scores`.
     labels
-        The test images' classes, shape (n,).
+        The test examples' classes, shape (n,).
     scores
-        Of the test images, shape (n, classes), or (n, 1) for two classes.
+        Of the test examples, shape (n, classes), or (n, 1) for two classes.
     seed
-        Of the choice of training images.
+        Of the choice of training examples.
     """
     true = np.searchsorted(classes, labels).clip(max=len(classes) - 1)
     margin = margins(scores, np.where(classes[true] == labels, true, -1))
@@ -68,6 +71,7 @@ def save_pictures(path: Path, parts: Partition, classes: NDArray, labels: NDArra
             "label": str(labels[i]),
             "prediction": str(predicted[i]),
             "margin": -float(margin[i]),
+            **_spelled(parts, int(i)),
         }
         for i in wrong
     ]
@@ -76,10 +80,20 @@ def save_pictures(path: Path, parts: Partition, classes: NDArray, labels: NDArra
         {"example": int(parts.train[i]), "label": str(names[parts.train_y[i]] if names else parts.train_y[i])}
         for i in kept
     ]
-    images = {"mistakes": parts.test_x[wrong], "samples": parts.train_x[kept]}
+    images = {"mistakes": parts.test_x[wrong], "samples": parts.train_x[kept]} if parts.data.kind == "images" else {}
     tensors = {name: torch.from_numpy(_bytes(x)) for name, x in images.items() if len(x)}
     header: dict[str, Any] = {"kind": "Pictures", "mistakes": mistakes, "samples": samples}
     save_tensors(path, tensors, header)
+
+
+def _spelled(parts: Partition, i: int) -> dict[str, str]:
+    """The name and the first letters of a test sequence."""
+    data = parts.data
+    if data.alphabet is None or parts.kind == "official":
+        return {}
+    letters = data.alphabet.decode(parts.test_x[i, :, : _LETTERS + 1])
+    shown = letters if len(letters) <= _LETTERS else f"{letters[:_LETTERS]}…"
+    return {"name": data.names[parts.test[i]], "letters": shown}
 
 
 def _samples(y: NDArray, count: int, seed: int) -> NDArray[np.int64]:

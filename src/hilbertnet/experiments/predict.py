@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 import numpy as np
 import torch
@@ -14,13 +14,11 @@ import torch
 from hilbertnet.data import Stream, stream
 from hilbertnet.data.dataset import printable
 from hilbertnet.experiments.predictions import PredictionWriter
+from hilbertnet.experiments.run_model import FittedRun
 from hilbertnet.losses import decide
 from hilbertnet.metrics import Interval, accuracy_interval
 from hilbertnet.progress import Progress, track
 from hilbertnet.records import RunFolder
-
-if TYPE_CHECKING:
-    from hilbertnet.estimators import CKNClassifier, RegularizedClassifier
 
 __all__ = ["Predicted", "predict_run"]
 
@@ -72,7 +70,8 @@ def predict_run(
     part
         ``"train"`` or ``"test"`` of a data set with an official test set; default the test set where there is one.
     resize
-        Resize the images of a folder to the size of the run's, as is done anyway if the run's were resized.
+        Resize the images of a folder to the size of the run's, and cut sequences that are longer than the run's, as is
+        done anyway if the run's were.
     device
         Where to compute.
     progress
@@ -85,10 +84,9 @@ def predict_run(
     """
     from hilbertnet.estimators import load_classifier
 
-    run = RunFolder(folder)
-    record = _read(run)
-    model = load_classifier(run.checkpoint_path, device=device)
-    examples = _open(model, record["settings"], source, part, resize, folder)
+    record = _read(RunFolder(folder))
+    run = FittedRun(RunFolder(folder), load_classifier(RunFolder(folder).checkpoint_path, device=device))
+    model, examples = run.classifier, _open(run, source, part, resize)
     writer, tally = PredictionWriter(file, model.classes_), _Tally({str(name) for name in model.classes_})
     batches = examples.batches(_BATCH)
     for batch in track(batches, progress, label="predictions", total=-(-examples.total // _BATCH)):
@@ -108,27 +106,16 @@ def _read(run: RunFolder) -> dict[str, Any]:
     return record
 
 
-def _open(
-    model: CKNClassifier | RegularizedClassifier,
-    settings: dict[str, Any],
-    source: str | os.PathLike[str],
-    part: str | None,
-    resize: bool,
-    folder: Path,
-) -> Stream:
-    channels, *space = model.signal_shape_
-    wish: dict[str, Any] = {}
-    if os.path.isdir(source):
-        height, width = space
-        wish["size"] = (height, width) if resize or settings.get("size") else None
-        wish["channels"] = channels
-    examples = stream(source, part=part, **wish)
-    if examples.shape != model.signal_shape_:
-        wanted, got = (" x ".join(map(str, shape)) for shape in (model.signal_shape_, examples.shape))
+def _open(run: FittedRun, source: str | os.PathLike[str], part: str | None, resize: bool) -> Stream:
+    examples = stream(source, part=part, **asdict(run.reading_of(source, fit=resize)))
+    shape = run.classifier.signal_shape_
+    if examples.shape != shape:
+        wanted, got = (" x ".join(map(str, one)) for one in (shape, examples.shape))
+        what = "images of {} (channels, height, width)" if len(shape) == 3 else "signals of {} (channels, length)"
         advice = "; --resize makes images of a folder fit" if os.path.isdir(source) else ""
         raise ValueError(
-            f"{printable(source)}: expected images of {wanted} (channels, height, width), which {folder} was fitted "
-            f"on, got {got}{advice}"
+            f"{printable(source)}: expected {what.format(wanted)}, which {run.folder.path} was fitted on, got {got}"
+            f"{advice}"
         )
     return examples
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hilbertnet.data import Dataset, Partition, load, partition
+from hilbertnet.data.dataset import printable
+from hilbertnet.data.fasta import is_fasta, read_records
+from hilbertnet.data.reading import Reading
+from hilbertnet.data.sources import SOURCES
 from hilbertnet.experiments.fit import labels_of
 from hilbertnet.networks import CKN
 from hilbertnet.records import RunFolder
@@ -36,16 +41,59 @@ class FittedRun:
         """Those of its record."""
         return self.folder.read_record()["settings"]
 
-    def load(
-        self, source: str | None = None, size: tuple[int, int] | None = None, channels: int | None = None
-    ) -> Dataset:
-        """A data set, by default the run's own; images of a folder are read as the run read its own."""
-        kept = self.settings["size"]
-        return load(
-            source or self.settings["data"],
-            size=size or (None if kept is None else tuple(kept)),
-            channels=channels or self.settings["channels"],
-        )
+    def load(self, source: str | None = None, asked: Reading | None = None) -> Dataset:
+        """A data set, by default the run's own; others are read as `reading_of` says where nothing else is asked for.
+
+        Raises
+        ------
+        ValueError
+            If there is no such data set, its sequences are longer than the run's, or it is asked how the run's own are
+            to be read.
+        """
+        if source is None:
+            for name, value in asdict(asked or Reading()).items():
+                if value is not None:
+                    raise ValueError(f"{name}: only beside DATA, as a run's own are read as before, got {value!r}")
+            return load(self.settings["data"], **asdict(Reading.of(self.settings)))
+        return load(source, **asdict((asked or Reading()).over(self.reading_of(source))))
+
+    def reading_of(self, source: str | os.PathLike[str], *, fit: bool = False) -> Reading:
+        """How other data are read so that they suit the model: images of its channels, sequences of its letters.
+
+        Parameters
+        ----------
+        source
+            What `hilbertnet.data.load` or `hilbertnet.data.stream` takes.
+        fit
+            Whether the images of a folder are resized and longer sequences cut, as is done anyway if the run's were.
+
+        Raises
+        ------
+        ValueError
+            If sequences are longer than the run's, and are not to be cut.
+        """
+        kept, path = Reading.of(self.settings), Path(source)
+        if os.fspath(source) in SOURCES or not (os.path.isdir(path) or os.path.isfile(path)):
+            return Reading()
+        channels, *space = self.classifier.signal_shape_
+        if is_fasta(path):
+            return self._reading_of_sequences(path, None if fit or kept.length else space[0])
+        if not path.is_dir():
+            return Reading(axes=kept.axes)
+        size = (space[0], space[-1]) if fit or kept.size else None
+        return Reading(size=size, channels=channels if channels in (1, 3) else None)
+
+    def _reading_of_sequences(self, path: Path, most: int | None) -> Reading:
+        """Sequences of the run's letters; longer ones than `most` are refused."""
+        label = None if path.is_dir() else Reading.of(self.settings).label
+        own = Reading(label=label, alphabet=self.folder.read_record()["data"].get("alphabet"))
+        longest = read_records(path, own).longest
+        if most is not None and longest > most:
+            raise ValueError(
+                f"{printable(path)}: expected sequences of at most {most:,} letters, as {self.folder.path} was fitted "
+                f"on, got one of {longest:,}; --resize cuts what is longer"
+            )
+        return Reading(label=own.label, alphabet=own.alphabet, length=self.classifier.signal_shape_[1])
 
     def partition(self, data: Dataset) -> Partition:
         """The run's own data, split as the run split them."""

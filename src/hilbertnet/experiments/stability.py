@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from hilbertnet.architecture.presets import read_architecture
 from hilbertnet.data import Dataset, load
+from hilbertnet.data.reading import Reading
 from hilbertnet.data.splits import subset
 from hilbertnet.experiments.experiment import Curve, Draw, Panel
 from hilbertnet.experiments.run_model import open_run
@@ -52,7 +53,7 @@ _SHOWN = 10  # examples of a picture
 
 
 @dataclass(frozen=True)
-class StabilitySettings:
+class StabilitySettings(Reading):
     """What to measure.
 
     Parameters
@@ -69,8 +70,8 @@ class StabilitySettings:
         Examples, and deformations of each.
     seed
         Of the examples and the deformations.
-    size, channels
-        Of a folder's images.
+    size, channels, axes, label, alphabet, length
+        How files are read, see `hilbertnet.data.load`.
     device
         Where to compute.
     bounds
@@ -84,8 +85,6 @@ class StabilitySettings:
     images: int = 20
     draws: int = 10
     seed: int = 0
-    size: tuple[int, int] | None = None
-    channels: int | None = None
     device: str = "cpu"
     bounds: bool = False
 
@@ -186,7 +185,9 @@ def measure_stability(settings: StabilitySettings, *, progress: Progress = None)
         If a setting is not what is expected.
     """
     check_counts(images=settings.images, draws=settings.draws)
-    data = load(settings.data, size=settings.size, channels=settings.channels)
+    data = load(settings.data, **asdict(Reading.of(settings)))
+    if data.kind in ("sequences", "rows"):
+        raise ValueError(f"DATA: expected images or signals, which can be deformed, got {data.kind} ({data.name})")
     phis = [read_representation(text, data.x.shape[2:], settings.device) for text in settings.representations]
     classes = len(np.unique(data.y))
     if not classes <= settings.images <= len(data.x):

@@ -60,7 +60,7 @@ class _Robust(LossTerm):
         """The search for the worst point; training signals are looked at."""
         check_signals(x_train, "x_train")
         search = Search(norm, self.radius, step, self.steps, None if self.clip is None else _UNIT)
-        search.check(x_train, "x_train")
+        search.check(x_train, f"{self.name}: x_train")
         check_radius(self.radius, x_train, "2" if norm == "l2" else "inf")
         return search
 

@@ -18,7 +18,7 @@ __all__ = ["cost_rows", "data_name", "headline", "incomplete", "layer_rows", "mo
 _STAGES = {
     "load": "Read the data",
     "filters": "Learn filters",
-    "features": "Encode training images",
+    "features": "Encode training examples",
     "lambda": "Choose λ",
     "head": "Fit the head",
     "training": "Train end to end",
@@ -108,7 +108,7 @@ def non_expansive(arch: Architecture) -> str:
     above = [str(number) for number, slope in enumerate(arch.slopes, start=1) if slope > 1]
     rule = "A layer’s kernel map φ is non-expansive, ‖φ(z) − φ(z′)‖ ≤ ‖z − z′‖, when κ′(1) ≤ 1"
     if not above:
-        said = f"{rule}. Here all layers are, so the whole map moves two images no further apart than they were."
+        said = f"{rule}. Here all layers are, so the whole map moves two examples no further apart than they were."
     else:
         which = f"layer{'s' if len(above) > 1 else ''} {joined(above)}"
         if math.isinf(arch.lipschitz):
@@ -117,7 +117,7 @@ def non_expansive(arch: Architecture) -> str:
         else:
             said = (
                 f"{rule}; otherwise distances may grow, by at most √κ′(1). That is so in {which}: a small change of "
-                f"the image may become up to {factor(arch.lipschitz)} times as large (the product over layers), and "
+                f"an example may become up to {factor(arch.lipschitz)} times as large (the product over layers), and "
                 "bounds on stability hold with that factor."
             )
     if arch.layout == "ckn_kernel":
@@ -150,7 +150,7 @@ def _sizes(record: Mapping[str, Any], model: CKNClassifier | RegularizedClassifi
     filters = sum(layer.filters.numel() for layer in model.network_.layers)  # type: ignore[operator, misc]
     head = model.head_.weight.numel() + model.head_.bias.numel()
     return [
-        ("Features of an image", f"{features(record, model):,}"),
+        ("Features of an example", f"{features(record, model):,}"),
         ("Parameters", f"{filters + head:,} ({filters:,} in filters, {head:,} in the head)"),
     ]
 

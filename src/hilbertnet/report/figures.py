@@ -87,19 +87,21 @@ def read_pictures(run: RunFolder) -> Pictures:
 
 
 def mistakes(pictures: Pictures) -> list[dict[str, Any]]:
-    """Pictures of the worst mistakes with what stands under each."""
-    if pictures.mistakes is None:
-        return []
-    pixels = shrink(as_pixels(pictures.mistakes), _SIDE)
+    """The worst mistakes: images as pictures, others with names and letters where they have any."""
+    shown: list[str] = [""] * len(pictures.about_mistakes)
+    if pictures.mistakes is not None:
+        shown = [png_uri(one) for one in shrink(as_pixels(pictures.mistakes), _SIDE)]
     return [
         {
-            "src": png_uri(one),
+            "src": src,
             "label": clean(about["label"]),
             "prediction": clean(about["prediction"]),
             "margin": f"{about['margin']:.2f}",
             "example": about["example"],
+            "name": clean(about.get("name", "")),
+            "letters": clean(about.get("letters", "")),
         }
-        for one, about in zip(pixels, pictures.about_mistakes, strict=True)
+        for src, about in zip(shown, pictures.about_mistakes, strict=True)
     ]
 
 
@@ -133,12 +135,17 @@ def look(model: CKNClassifier, pictures: Pictures) -> Look | None:
 
 
 def first_filters(model: CKNClassifier | RegularizedClassifier, seen: Look | None) -> dict[str, Any] | None:
-    """The filters of the first layer in one picture; ``None`` where they are no patches, or of one grey pixel."""
+    """The filters of the first layer in one picture; ``None`` where they are no patches, or of one pixel.
+
+    Filters of signals are pictures with a row for each channel.
+    """
     filters = (
         plain.first_convolution(model) if isinstance(model, RegularizedClassifier) else _weights(model.network_, 0)
     )
-    if filters is None or filters.ndim != 4 or filters.shape[1:] == (1, 1, 1):
+    if filters is None or filters.shape[2:] == (1,) or filters.shape[1:] == (1, 1, 1):
         return None
+    of_signals = filters.ndim == 3
+    filters = filters[:, None] if of_signals else filters
     order = np.arange(len(filters)) if seen is None else seen.layers[0].by_use
     shown = order[:_MOST_FIRST]
     pixels, scale = filter_pixels(filters[shown])
@@ -155,6 +162,7 @@ def first_filters(model: CKNClassifier | RegularizedClassifier, seen: Look | Non
         "largest": percent(float(seen.layers[0].use.max()), 1) if seen else "",
         "unused": int((seen.layers[0].use == 0).sum()) if seen else 0,
         "channels": filters.shape[1],
+        "of_signals": of_signals,
     }
 
 

@@ -101,6 +101,8 @@ def _run_page(run: RunFolder) -> str:
         incomplete=content.incomplete(record),
         preprocessing=clean(record.get("preprocessing") or ""),
         training=_training(record),
+        images=len(model.signal_shape_) == 3,
+        letters=clean(str((record.get("data") or {}).get("alphabet") or "").partition("+")[0]),
         **_model(record, model, pictures),
         **_classes(run, record, model),
         pictures=pictures.present,

@@ -50,10 +50,11 @@ def module_rows(model: RegularizedClassifier) -> list[dict[str, str]]:
 
 
 def first_convolution(model: RegularizedClassifier) -> NDArray | None:
-    """Weights (filters, channels, height, width) of the first module with any, if it is a convolution of the pixels."""
+    """Weights (filters, channels, *patch) of the first module with any, if it is a convolution of the signals."""
     for _, module, _ in _calls(model):
         if parameter_count(module):
-            if not isinstance(module, nn.Conv2d) or (module.groups, module.in_channels) != (1, model.signal_shape_[0]):
+            kind = nn.Conv1d if len(model.signal_shape_) == 2 else nn.Conv2d
+            if not isinstance(module, kind) or (module.groups, module.in_channels) != (1, model.signal_shape_[0]):
                 return None
             return module.weight.detach().double().cpu().numpy()
     return None
