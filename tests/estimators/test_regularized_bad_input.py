@@ -76,9 +76,9 @@ def test_typos_in_the_regularizer_are_pointed_at(text, message, caret):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("cnm", "model: expected one of cnn, vgg, resnet, .*did you mean 'cnn'"),
-        (3, "model: expected one of cnn, vgg, resnet"),
-        (None, "model: expected one of cnn, vgg, resnet"),
+        ("cnm", "model: expected one of cnn, motif, vgg, resnet, .*did you mean 'cnn'"),
+        (3, "model: expected one of cnn, motif, vgg, resnet"),
+        (None, "model: expected one of cnn, motif, vgg, resnet"),
         (
             "no_such_package.nets:build",
             "model: 'no_such_package.nets:build' cannot be imported: .*current folder, installed or on PYTHONPATH",
