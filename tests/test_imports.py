@@ -11,7 +11,7 @@ import hilbertnet
 
 SOURCE = Path(hilbertnet.__file__).parent
 FLOORS = [
-    {"text", "progress", "records", "metrics", "protocols", "signals", "losses", "named"},
+    {"text", "progress", "records", "metrics", "protocols", "signals", "losses", "named", "threads"},
     {"states", "ascent"},
     {"architecture", "data"},
     {"deformations"},

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from hilbertnet.signals import as_rng
+from hilbertnet.threads import threads
 
 __all__ = ["DENSE", "LinearMap", "OperatorNorm", "check_tolerance", "operator_norm", "spectral_norm"]
 
@@ -167,12 +168,8 @@ def spectral_norm(matrix: Tensor) -> float:
     if matrix.numel() == 0:
         return 0.0
     wide = matrix if matrix.shape[-2] <= matrix.shape[-1] else matrix.mH
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)  # threads that share many small matrices wait for each other, a hundred times as long
+    with threads(1):
         return math.sqrt(max(float(torch.linalg.eigvalsh(wide @ wide.mH)[..., -1].max()), 0.0))
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _directly(matrix: Tensor) -> OperatorNorm:
