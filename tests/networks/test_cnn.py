@@ -14,7 +14,8 @@ from torch.nn import functional
 from hilbertnet.architecture import Architecture
 from hilbertnet.architecture.operators import antialias
 from hilbertnet.networks import CKN
-from hilbertnet.networks.cnn import PlainCNN, ckn_like, mnist_net, resnet, vgg
+from hilbertnet.networks.cnn import ckn_like, mnist_net, resnet, vgg
+from hilbertnet.networks.plain import PlainCNN
 
 CKN_TEXT = "3 exp(0.6) gauss2 | 3 exp(0.6) gauss2"
 small_ckn_like = partial(ckn_like, CKN_TEXT, 1, (6, 9))
