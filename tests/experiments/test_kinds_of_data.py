@@ -216,6 +216,40 @@ def test_kernels_of_sequences(made, hilbertnet, tmp_path):
         assert np.linalg.eigvalsh(found["gram"]).min() > 0
 
 
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        (
+            "sequences",
+            ("--augment", "crop(1)"),
+            "augment: only for images, got 'crop(1)' for the sequences of all.fasta",
+        ),
+        ("rows", ("--preprocess", "zca", "--model", "ckn"), "preprocess: only for images, got 'zca' for the rows of"),
+        ("sequences", ("--size", "3x3"), "size: only for a folder of images, which"),
+        ("rows", ("--axes", "2"), "x: expected images (n, height, width)"),
+    ],
+)
+def test_what_is_done_to_images_only(kind, options, message, made, hilbertnet, tmp_path):
+    code, _, err = hilbertnet("fit", *made[kind], *options, "--out", tmp_path / "run")
+    assert code == 2
+    assert message in err
+
+
+@pytest.mark.parametrize("kind", ["sequences", "rows"])
+def test_deformations_do_not_attack_letters_and_rows(kind, run_of, hilbertnet, tmp_path):
+    code, _, err = hilbertnet("attack", run_of(kind), "--attacks", "deformation", "--out", tmp_path / "out")
+    assert code == 2
+    assert f"attacks: deformation is one of images and signals, got {kind}" in err
+
+
+def test_stability_of_signals(made, hilbertnet, tmp_path):
+    data = (made["signals"][0], "--axes", 1, "--images", 4, "--draws", 2)
+    code, out, err = hilbertnet("stability", *data, "--out", tmp_path / "out")
+    assert code == 0, err
+    assert "to other images of same label" in out
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["curves.svg", "record.json", "table.txt"]
+
+
 @pytest.mark.parametrize("kind", ["sequences", "rows"])
 def test_what_cannot_be_deformed_has_no_stability(kind, made, hilbertnet):
     code, _, err = hilbertnet("stability", made[kind][0])

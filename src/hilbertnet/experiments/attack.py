@@ -199,6 +199,8 @@ def attack(settings: AttackSettings, folder: Path, *, progress: Progress = None)
         settings.run, settings.data, examples=settings.examples, seed=settings.seed, reading=Reading.of(settings),
         device=settings.device,
     )  # fmt: skip
+    if "deformation" in settings.attacks and target.kind not in ("images", "signals"):
+        raise ValueError(f"attacks: deformation is one of images and signals, got {target.kind}")
     threats = settings.threats(target.bounds)
     found: list[Attacked] = []
     certified: Certified | None = None

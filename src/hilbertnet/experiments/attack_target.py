@@ -17,6 +17,7 @@ from hilbertnet.complexity.functions import batched
 from hilbertnet.complexity.moved import embedding_lipschitz
 from hilbertnet.complexity.norms_above import norm_bounds
 from hilbertnet.data import Dataset, load
+from hilbertnet.data.dataset import Kind
 from hilbertnet.data.reading import Reading
 from hilbertnet.experiments.fit import labels_of
 from hilbertnet.experiments.run_model import class_numbers, open_run
@@ -51,6 +52,8 @@ class Target:
         What the data set says of itself.
     part
         Which part of it these are of.
+    kind
+        What the examples are: ``"images"``, ``"signals"``, ``"sequences"`` or ``"rows"``.
     bounds
         (0, 1), where all numbers of the data set are; ``None`` where signals or rows have others.
     kernel
@@ -64,6 +67,7 @@ class Target:
     classes: tuple[str, ...]
     data: str
     part: str
+    kind: Kind
     bounds: tuple[float, float] | None
     kernel: CKNClassifier | None = None
 
@@ -132,7 +136,7 @@ def read_target(
     rows = torch.from_numpy(chosen)
     return Target(
         target.model, target.x[rows].to(device), target.y[rows].to(device), target.places[chosen], target.classes,
-        target.data, target.part, target.bounds, target.kernel,
+        target.data, target.part, target.kind, target.bounds, target.kernel,
     )  # fmt: skip
 
 
@@ -164,6 +168,7 @@ def _of_run(folder: Path, source: str | None, reading: Reading | None, device: s
         tuple(map(str, model.classes_)),
         str(data),
         part,
+        data.kind,
         _bounds(x),
         model if isinstance(model, CKNClassifier) else None,
     )
@@ -193,7 +198,7 @@ def _of_module(text: str, source: str | None, reading: Reading, device: str) -> 
             f"{outputs} output{'s' * (outputs > 1)}, got {found[0]} to {found[-1]}"
         )
     labels = torch.from_numpy(np.asarray(numbers, np.int64))
-    return Target(module, signals, labels, places, tuple(map(str, names)), str(data), part, _bounds(x))
+    return Target(module, signals, labels, places, tuple(map(str, names)), str(data), part, data.kind, _bounds(x))
 
 
 def _part(data: Dataset) -> tuple[NDArray, NDArray, NDArray[np.int64], str]:

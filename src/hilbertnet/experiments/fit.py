@@ -175,7 +175,7 @@ def fit_run(settings: FitSettings, folder: Path, *, progress: Progress = None) -
         return found
     clock = Stopwatch()
     data = load(settings.data, **asdict(Reading.of(settings)))
-    _check(data)
+    _check(data, settings)
     parts = partition(data, held_out=settings.held_out, seed=settings.seed, train=settings.train)
     clock.lap("load")
     model = _classifier(settings, data, run, progress).fit(parts.train_x, labels_of(data, parts.train_y))
@@ -219,8 +219,11 @@ def fit_seeds(
         yield place, fit_run(own, place, progress=progress)
 
 
-def _check(data: Dataset) -> None:
-    """Refuse what no classifier could be fitted to."""
+def _check(data: Dataset, settings: FitSettings) -> None:
+    """Refuse what no classifier could be fitted to, and what is done to images only."""
+    for name, value in (("preprocess", settings.preprocessing), ("augment", settings.augmentation)):
+        if value is not None and data.kind != "images":
+            raise ValueError(f"{name}: only for images, got {value!r} for the {data.kind} of {printable(data.name)}")
     if len(np.unique(data.y)) < 2:
         label = data.class_names[data.y[0]] if data.class_names else data.y[0].item()
         raise ValueError(f"{printable(data.name)}: expected at least two classes, got one: {printable(label)}")

@@ -266,7 +266,7 @@ def write_stability(
     draw: Draw,
     draw_images: Callable[[Tensor, Sequence[str], Path], object],
 ) -> list[Path]:
-    """Write ``record.json``, ``table.txt`` and two pictures, ``curves.svg`` and ``deformed.png``; their paths.
+    """Write ``record.json``, ``table.txt``, ``curves.svg`` and, of images, ``deformed.png``; their paths.
 
     Parameters
     ----------
@@ -278,13 +278,15 @@ def write_stability(
         Draw panels, and labelled rows of images (rows, columns, channels, height, width), into a file.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / name for name in ("record.json", "table.txt", "deformed.png")]
+    paths = [folder / name for name in ("record.json", "table.txt")]
     measurements = [one.to_dict() for one in result.found]
     record = {"settings": settings_of(settings), "data": result.data.to_dict(), "measurements": measurements}
     write_json(paths[0], {**record, **environment(settings.device)})
     with atomic_path(paths[1]) as temporary:
         temporary.write_text(f"{result}\n", encoding="utf-8")
-    draw_images(result.pictures, ["original", *(f"{size:g}" for size in settings.sizes)], paths[2])
+    if result.data.kind == "images":
+        paths.append(folder / "deformed.png")
+        draw_images(result.pictures, ["original", *(f"{size:g}" for size in settings.sizes)], paths[-1])
     panels = curves_of(result.found)
     if panels:
         paths.append(folder / "curves.svg")
