@@ -224,6 +224,7 @@ def test_fewer_filters_than_asked_for_are_announced():
 # ------------------------------------------------------------------------------------------------------ scikit-learn's
 
 
+@pytest.mark.slow
 def test_in_a_pipeline_and_a_grid_search(digits):
     x, y, x_test, y_test = digits
     model = make_pipeline(

@@ -79,7 +79,7 @@ def test_the_last_images_are_not_trained_on(small_cifar, settings, tmp_path):
     assert one == two
 
 
-@pytest.mark.parametrize("model", ["ckn", "cnn"])
+@pytest.mark.parametrize("model", [pytest.param("ckn", marks=pytest.mark.slow), "cnn"])
 def test_a_rate_that_diverges_is_recorded_and_not_chosen(small_cifar, tmp_path, model):
     settings = {**SMALL, "model": model, "training": "supervised", "epochs": 2, "batch_size": 16}
     record = CifarRun("x", **settings, rates=(1e30, 0.01)).run(tmp_path, progress=False)
@@ -99,7 +99,7 @@ def test_too_many_training_images_are_refused(small_cifar, tmp_path):
 COST = ("seconds", "peak_memory", "time")
 
 
-@pytest.mark.parametrize("model", ["ckn", "cnn"])
+@pytest.mark.parametrize("model", [pytest.param("ckn", marks=pytest.mark.slow), "cnn"])
 def test_an_interrupted_run_keeps_its_finished_candidates(small_cifar, tmp_path, monkeypatch, model):
     options = {**SMALL, "train": 150, "model": model, "training": "supervised", "epochs": 1, "batch_size": 16}
     run = CifarRun("x", **options, rates=(0.03, 1e30, 0.01))

@@ -90,7 +90,7 @@ def test_nystrom_with_a_filter_for_every_direction_is_exact(points, tmp_path):
     assert max(found["sup"][2]) < 1e-7
 
 
-@pytest.mark.parametrize("text", [ONE, f"{ONE} | {ONE}"])
+@pytest.mark.parametrize("text", [ONE, pytest.param(f"{ONE} | {ONE}", marks=pytest.mark.slow)])
 def test_random_features_fall_by_the_root_of_the_width_and_nystrom_is_closer(text, tmp_path):
     run = FeatureErrorRun("x", text, (16, 32, 64, 128), examples=10, train=200, patches=1000, draws=100, fits=1)
     methods = run.run(tmp_path, progress=False)["methods"]

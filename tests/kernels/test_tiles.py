@@ -151,9 +151,10 @@ def used_beyond_signals(text, kind, budget, code, images=8):
     ("text", "kind"),
     [
         ("3 arccos1 avg2 | 3 arccos1 avg2", "ckn"),
-        pytest.param("3 exp(0.6) gauss2 | 3 exp(0.6) gauss5", "ntk", marks=pytest.mark.slow),
+        ("3 exp(0.6) gauss2 | 3 exp(0.6) gauss5", "ntk"),
     ],
 )
+@pytest.mark.slow
 def test_memory_of_the_reference_stays_within_the_budget(text, kind):
     used, planned = used_beyond_signals(text, kind, 200e6, "reference")
     assert planned <= 200e6
