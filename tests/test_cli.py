@@ -142,6 +142,8 @@ def test_the_examples_of_the_help_run(tmp_path):
     (tmp_path / "photos").mkdir()
     for i in range(3):
         Image.new("L", (20, 30), 80 * i).save(tmp_path / "photos" / f"{i}.png")
+    proteins = [f">p{i} class={'ab'[i % 2]}\n{'ARNDC' * 9 if i % 2 else 'EQGHI' * 9}\n" for i in range(40)]
+    (tmp_path / "proteins.fasta").write_text("".join(proteins), encoding="ascii")
     first = run("fit", "digits", *SMALL, "--out", "runs/digits", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     for line in [example for command in COMMANDS[::-1] for example in examples(command)]:

@@ -11,8 +11,8 @@ import hilbertnet
 
 SOURCE = Path(hilbertnet.__file__).parent
 FLOORS = [
-    {"text", "progress", "records", "metrics", "protocols", "signals", "losses", "named", "threads"},
-    {"states", "ascent"},
+    {"text", "progress", "records", "metrics", "protocols", "signals", "losses", "named"},
+    {"states", "ascent", "threads"},
     {"architecture", "data"},
     {"deformations"},
     {"solvers", "training"},

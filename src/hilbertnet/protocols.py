@@ -28,7 +28,12 @@ class Representation(Protocol):
 
 @runtime_checkable
 class Penalty(Protocol):
-    """A bound penalty: it owns its stream of random numbers and any warm-started vectors."""
+    """A bound penalty: it owns its stream of random numbers and any warm-started vectors.
+
+    It may have a method ``follows(model) -> bool``. Where that is true, a training step may make its signals require a
+    gradient and call the penalty with ``back=True``: it may then go the way back from the logits to the signals, and
+    leaves it for the step.
+    """
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, logits: Tensor | None = None) -> Tensor:
         """The penalty of `model` at the batch, a scalar that can be differentiated in the parameters."""

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 import torch
 
+from hilbertnet.signals import is_count
+
 __all__ = ["threads"]
 
 
@@ -21,16 +23,25 @@ def threads(count: int | None) -> Iterator[None]:
     count
         At least 1, or ``None``.
 
+    Raises
+    ------
+    ValueError
+        If `count` is neither.
+
     Examples
     --------
     >>> with threads(1):
     ...     torch.get_num_threads()
     1
     """
+    if count is None:
+        yield
+        return
+    if not is_count(count):
+        raise ValueError(f"threads: expected a whole number of at least 1 or None, got {count!r}")
     before = torch.get_num_threads()
+    torch.set_num_threads(count)
     try:
-        if count is not None:
-            torch.set_num_threads(count)
         yield
     finally:
         torch.set_num_threads(before)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import torch
 
 from hilbertnet.architecture import Architecture
 from hilbertnet.architecture.presets import read_architecture
@@ -111,7 +110,7 @@ def test_pictures_are_drawn_after_every_run_from_the_records_alone(squares, tmp_
 
 def test_the_device_is_a_setting(squares, tmp_path):
     ((_, record),) = run_all("squares", tmp_path, only=["three"], device="meta")
-    assert record["settings"] == {"name": "three", "device": "meta", "threads": None, "number": 3}
+    assert record["settings"] == {"name": "three", "device": "meta", "number": 3}
     with pytest.raises(ValueError, match="out: .*three holds a finished run of other settings"):
         list(run_all("squares", tmp_path, only=["three"]))
 
@@ -202,21 +201,3 @@ def test_a_part_that_is_no_text_is_refused(tmp_path):
     (tmp_path / "unfinished-a.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match="is damaged"):
         Unfinished(tmp_path, {}).part("a", dict)
-
-
-@dataclass(frozen=True)
-class Threads(Run):
-    """Counts threads."""
-
-    def run(self, folder: Path, progress=None):
-        return {"settings": settings_of(self), "counted": torch.get_num_threads()}
-
-
-def test_a_run_computes_with_its_own_number_of_threads(monkeypatch, tmp_path):
-    before, runs = torch.get_num_threads(), [Threads("one", threads=1), Threads("all")]
-    room = sys.modules["hilbertnet.experiments.reproduce"]
-    monkeypatch.setattr(room, "read_settings", lambda name, scale: ("Threads", runs))
-    monkeypatch.setitem(EXPERIMENTS, "threads", Experiment(Threads, lambda records: ""))
-    found = dict(run_all("threads", tmp_path))
-    assert [found[run.name]["counted"] for run in runs] == [1, before]
-    assert torch.get_num_threads() == before

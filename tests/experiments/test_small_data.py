@@ -7,8 +7,10 @@ from functools import partial
 import pytest
 import torch
 
+from hilbertnet.experiments.experiment import Unfinished
 from hilbertnet.experiments.regularized import Network, bounds_of, cost_of_step, read_parts
 from hilbertnet.experiments.reproduce import read_settings
+from hilbertnet.experiments.robust_curves import CurveRun
 from hilbertnet.experiments.small_data import SmallDataRun, table
 from hilbertnet.robustness import pgd
 
@@ -97,3 +99,19 @@ def test_all_settings_are_regularizers(scale):
     for run in runs:
         for text in run.candidates:
             assert regularizer_of(text) == regularizer_of(str(regularizer_of(text)))
+
+
+@pytest.mark.parametrize("kind", [partial(SmallDataRun, candidates=("",)), partial(CurveRun, strengths=("",))])
+def test_a_run_computes_with_its_own_number_of_threads(kind, monkeypatch, tmp_path):
+    before, counted = torch.get_num_threads(), []
+    monkeypatch.setattr(
+        f"{kind.func.__module__}.Unfinished",
+        lambda *found: counted.append(torch.get_num_threads()) or Unfinished(*found),
+    )
+    for count in (before + 1, None):
+        with pytest.raises(ValueError, match="DATA: expected one of"):
+            kind("run", data="digit", seeds=(0,), threads=count).run(tmp_path, progress=False)
+    assert counted == [before + 1, before]
+    assert torch.get_num_threads() == before
+    with pytest.raises(ValueError, match="threads: expected a whole number of at least 1 or None, got 0"):
+        kind("run", threads=0).run(tmp_path, progress=False)

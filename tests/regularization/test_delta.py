@@ -23,8 +23,8 @@ def network(outputs=3, dtype=torch.float64):
         return nn.Sequential(*layers).to(dtype)
 
 
-def evaluated(term, model, x, y, seed=0, logits=None):
-    return term.bind(x, seed)(model, x, y, logits)
+def evaluated(term, model, x, y, seed=0, logits=None, **back):
+    return term.bind(x, seed)(model, x, y, logits, **back)
 
 
 def published(model, x, radius, steps):
@@ -125,14 +125,11 @@ def test_the_published_objective_one_pair_at_a_time(outputs, steps, chunk):
 
 
 @pytest.mark.parametrize("outputs", [1, 3])
-def test_the_logits_of_the_step_are_taken_where_they_are_those_of_the_function(outputs):
+def test_the_logits_of_the_step_are_taken_where_they_are_those_of_the_function(outputs, passes):
     model, x, y = network(outputs), draw(5, 2, 6, 6), labels(5, outputs)
     fresh = evaluated(Delta(0.8), model, x, y)
-    seen = []
-    handle = model[0].register_forward_hook(lambda _module, inputs, _output: seen.append(len(inputs[0])))
-    logits = model(x)
+    logits, seen = model(x), passes(model[0])
     reused = evaluated(Delta(0.8), model, x, y, logits=logits if outputs > 1 else logits[:, 0])
-    handle.remove()
     assert seen[-1] == outputs  # not those before the shift as well
     torch.testing.assert_close(reused, fresh)
     ours = torch.autograd.grad(reused, list(model.parameters()))
@@ -145,33 +142,16 @@ def test_the_logits_of_the_step_are_taken_where_they_are_those_of_the_function(o
         torch.testing.assert_close(mine, other)
 
 
-def forward_passes(model):
-    """The sizes of batches that the model's first layer sees from now on."""
-    seen = []
-    model[0].register_forward_hook(lambda _module, inputs, _output: seen.append(len(inputs[0])))
-    return seen
-
-
 @pytest.mark.parametrize("term", [Delta(0.8), Delta(0.8, screen=2, shared=2), Delta(0.8, screen=2, probe=1)])
-def test_the_way_back_of_the_step_is_taken_where_the_signals_have_one(term):
-    model, x, y = network(), draw(5, 2, 6, 6), labels(5, 3)
-    penalty, seen = term.bind(x, 0), forward_passes(model)
-    expected = penalty(model, x, y)
+def test_the_way_back_of_the_step_spares_a_pass(term, passes):
+    model, x, y = network(), draw(5, 2, 6, 6).requires_grad_(), labels(5, 3)
+    seen = passes(model[0])
+    expected = evaluated(term, model, x.detach(), y)
     fresh = seen.count(5)
-    theirs = torch.autograd.grad(expected + model(x).square().sum(), list(model.parameters()))
-    variable = x.clone().requires_grad_()
-    logits = model(variable)
+    logits = model(x)
     seen.clear()
-    found = penalty(model, variable, y, logits)
-    assert seen.count(5) == fresh - 1  # the batch itself was not passed again
-    torch.testing.assert_close(found, expected)
-    ours = torch.autograd.grad(found + logits.square().sum(), list(model.parameters()))  # it is still there
-    for mine, other in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(mine, other)
-    # logits that came from other signals do not lead back to these
-    seen.clear()
-    torch.testing.assert_close(penalty(model, x.clone().requires_grad_(), y, logits), expected)
-    assert seen.count(5) == fresh
+    torch.testing.assert_close(evaluated(term, model, x, y, logits=logits, back=True), expected)
+    assert seen.count(5) == fresh - 1
 
 
 # --- cheaper ways
@@ -225,14 +205,14 @@ def test_shared_probes_of_one_logit_are_its_own():
     assert evaluated(one, model, x, y).item() == pytest.approx(evaluated(own, model, x, y).item(), rel=1e-12)
 
 
-def test_shared_probes_need_a_backward_pass_each_and_not_one_for_each_logit():
-    model, x, y, passes = network(6), draw(16, 2, 6, 6), labels(16, 6), []
-    model[0].register_full_backward_pre_hook(lambda _module, gradient: passes.append(len(gradient[0])))
-    seen = forward_passes(model)
+def test_shared_probes_need_a_backward_pass_each_and_not_one_for_each_logit(passes):
+    model, x, y, back = network(6), draw(16, 2, 6, 6), labels(16, 6), []
+    model[0].register_full_backward_pre_hook(lambda _module, gradient: back.append(len(gradient[0])))
+    seen = passes(model[0])
     evaluated(Delta(0.8, steps=4, screen=2, shared=2, probe=1), model, x, y)
     pairs = 6 * 2
     assert seen == [16, 16, 16, pairs, pairs, 6, 6, 6, 6, 12]  # x, probes, gradients, own probes, steps, height, values
-    assert passes == [16, 16, pairs, 6, 6, 6]
+    assert back == [16, 16, pairs, 6, 6, 6]
 
 
 def test_drawn_logits_share_probes_among_themselves():

@@ -198,20 +198,13 @@ def test_penalties_see_the_logits_of_the_batch_but_not_those_of_a_robust_loss():
     assert robust.penalty.parts[0].given == [None]
 
 
-def sizes_seen(model):
-    """The sizes of batches that the model sees from now on."""
-    seen = []
-    model[0].register_forward_pre_hook(lambda _module, inputs: seen.append(len(inputs[0])))
-    return seen
-
-
 @pytest.mark.parametrize(
     ("text", "batches"),
     [("grad", 1), ("grad_l2 + 0.1*delta(screen=2)", 1), ("grad_l2(examples=5)", 1), ("grad + pgd_l2(0.5)", 7)],
 )
-def test_the_batch_is_passed_once_for_the_loss_and_for_the_gradients_of_its_logits(text, batches):
+def test_the_batch_is_passed_once_for_the_loss_and_for_the_gradients_of_its_logits(text, batches, passes):
     model, bound = network(), Regularizer.parse(text).bind(X, 0)
-    seen = sizes_seen(model)
+    seen = passes(model[0])
     loss, _ = bound(model, X, Y)
     assert seen.count(len(X)) == batches  # a robust loss has five steps and its own logits: those of other examples
     loss.backward()
@@ -225,9 +218,9 @@ def test_a_caller_may_go_back_to_the_signals():
     assert bool(slope.abs().sum() > 0)
 
 
-def test_training_passes_the_batch_once_too():
+def test_training_passes_the_batch_once_too(passes):
     model, bound = network(), Regularizer.parse("grad").bind(X, 0)
-    seen = sizes_seen(model)
+    seen = passes(model[0])
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     train(model, (X, Y), None, optimizer, Recipe(epochs=2, batch_size=12), penalty=bound.penalty, progress=False)
     assert seen == [12, 3] * 2

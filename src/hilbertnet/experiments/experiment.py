@@ -31,13 +31,10 @@ class Run(ABC):
         What the run and its folder are called.
     device
         Where to compute.
-    threads
-        How many torch computes with, ``None`` for all: networks of a few filters are faster on one.
     """
 
     name: str
     device: str = field(default="cpu", kw_only=True)
-    threads: int | None = field(default=None, kw_only=True)
 
     def lacking(self) -> str | None:
         """Why the run cannot be done here, such as a package that is not installed, or ``None``."""

@@ -27,7 +27,6 @@ from hilbertnet.experiments.experiment import Draw, Experiment, Run
 from hilbertnet.progress import Progress, announce
 from hilbertnet.records import RunFolder, atomic_path, settings_of, write_json
 from hilbertnet.text import nearest
-from hilbertnet.threads import threads
 
 __all__ = ["EXPERIMENTS", "SCALES", "read_settings", "reproduce"]
 
@@ -130,8 +129,7 @@ def reproduce(
 def _do(run: Run, place: RunFolder, progress: Progress) -> dict[str, Any]:
     record = place.found(settings_of(run))
     if record is None:
-        with threads(run.threads):
-            record = run.run(place.path, progress)
+        record = run.run(place.path, progress)
         write_json(place.record_path, record)
     for left in place.path.glob("unfinished*"):
         left.unlink()

@@ -26,6 +26,7 @@ from hilbertnet.losses import decide
 from hilbertnet.progress import Progress, track
 from hilbertnet.records import load_tensors, save_tensors, settings_of
 from hilbertnet.robustness import Ball, attacked_accuracy
+from hilbertnet.threads import threads
 from hilbertnet.training import DivergedError
 
 __all__ = ["EXPERIMENT", "SmallDataRun", "table"]
@@ -57,6 +58,8 @@ class SmallDataRun(Run):
         How many test examples are attacked.
     published
         The published accuracy in percent, or ``None``.
+    threads
+        How many torch computes with, ``None`` for all: networks of a few filters are faster on one.
     """
 
     candidates: tuple[str, ...]
@@ -72,6 +75,7 @@ class SmallDataRun(Run):
     radii: tuple[float, ...] = (0.25, 0.5, 1.0)
     attacked: int = 200
     published: float | None = None
+    threads: int | None = None
 
     def run(self, folder: Path, progress: Progress = None) -> dict[str, Any]:
         """Choose, train, test; the record is returned.
@@ -81,6 +85,10 @@ class SmallDataRun(Run):
         ValueError
             If a text form cannot be read, no candidate trains, or there are not as many examples.
         """
+        with threads(self.threads):
+            return self._record(folder, progress)
+
+    def _record(self, folder: Path, progress: Progress) -> dict[str, Any]:
         started, unfinished = time.perf_counter(), Unfinished(folder, settings_of(self))
         chosen, tried = self._choose(unfinished, progress)
         found = {}

@@ -22,7 +22,6 @@ from hilbertnet.regularization.functions import (
     as_function,
     check_radius,
     check_signals,
-    leading_back,
     logits_of,
     read_counts,
     reusable,
@@ -52,11 +51,14 @@ class Delta(PenaltyTerm):
     steps
         Of each ascent.
     screen
-        For each logit, go on only from so many examples, those with the largest ``||grad f_k||``; ``None``: from all.
+        For each logit, go on only from so many examples, without `shared` those with the largest ``||grad f_k||``;
+        ``None``: from all.
     shared
-        Screen by so many probes that all logits share, in the place of gradients of every logit at every example: steps
-        to the sphere of the ball along the gradient of the logit that is lowest at the example, then of the one that
-        rose most in the probe before. Kept are the examples where the logit changed most over these probes, in l2.
+        Screen by so many probes that all logits share, in the place of the gradients of every logit at every example.
+        A probe is a step from each example to the sphere of the ball: along the gradient of the logit that is lowest
+        there, then of the one, not taken before, that rose most in the last probe. Kept are the examples where the
+        logit changed most over the probes, in l2. More probes than logits (of those drawn, with `classes`) are as many;
+        where `screen` keeps all examples there is no screening.
     probe
         Of these, ascend only from so many, those where the logit rises most in one step along the gradient to the
         sphere of the ball, which costs one forward pass for each; ``None``: from all.
@@ -107,17 +109,22 @@ class Delta(PenaltyTerm):
         """See `PenaltyTerm.bind`."""
         check_signals(x_train, "x_train")
         check_radius(self.radius, x_train)
-        return BatchPenalty(self._value, generator, reuses_graph=True)
+        return BatchPenalty(self._value, generator, follows=True)
 
     def _value(
-        self, model: nn.Module, x: Tensor, y: Tensor, logits: Tensor | None, generator: torch.Generator
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        logits: Tensor | None,
+        generator: torch.Generator,
+        step: Tensor | None = None,
     ) -> Tensor:
         check_signals(x)
         known = reusable(model, logits)  # which asks for the mode of the step
-        back = leading_back(model, x, known)
         with as_function(model) as f:
             with untouched(f):
-                surface = Surface(f, x, back)
+                surface = Surface(f, x, step)
                 values = surface.values
                 read_labels(y, len(x), values.shape[1])
                 chosen, weight = drawn_logits(values.shape[1], self.classes, generator)

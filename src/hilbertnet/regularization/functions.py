@@ -24,7 +24,7 @@ __all__ = [
     "check_radius",
     "check_signals",
     "draw_examples",
-    "leading_back",
+    "followable",
     "logits_of",
     "no_gradient",
     "read_counts",
@@ -91,22 +91,23 @@ class Surface:
         What `as_function` gives.
     x
         Signals (n, ...).
-    known
-        Logits of the training step that lead back to `x` (`leading_back`), which spares a forward pass; or ``None``.
+    step
+        Logits of the training step, computed from `x`, which requires a gradient: the way back from them is gone too,
+        and left for the step, which spares a forward pass. ``None``: they are computed.
 
     Raises
     ------
     ValueError
-        If the logits do not depend differentiably on the signals.
+        If logits that are computed do not depend differentiably on the signals.
     """
 
-    def __init__(self, f: nn.Module, x: Float[Tensor, "n ..."], known: Tensor | None = None) -> None:
-        self.shared = known is not None
-        self.variable, self.values = with_graph(f, x) if known is None else (x, known)
+    def __init__(self, f: nn.Module, x: Float[Tensor, "n ..."], step: Tensor | None = None) -> None:
+        self.borrowed = step is not None
+        self.variable, self.values = with_graph(f, x) if step is None else (x, step)
 
     def gradient(self, weights: Float[Tensor, "n outputs"], *, last: bool = False) -> Float[Tensor, "n ..."]:
         """Of a weighted sum of each example's logits, in its signal; after the `last` one none can be asked for."""
-        keep = self.shared or not last  # the training step goes back the same way
+        keep = self.borrowed or not last
         return torch.autograd.grad(self.values, self.variable, weights, retain_graph=keep)[0]
 
 
@@ -123,7 +124,7 @@ def reusable(model: nn.Module, logits: Tensor | None) -> Tensor | None:
     """`logits` of a training step if they are those of the function that `as_function` gives, else ``None``.
 
     They are where no module in training mode behaves in another way than in eval mode: no dropout, no normalization by
-    the batch, no module of the user's own, of which that is not known.
+    the batch, and nothing of which that is not known: modules of the user's own, scripted ones, hooks.
     """
     if logits is None or any(module.training and not _same_in_both_modes(module) for module in model.modules()):
         return None
@@ -131,30 +132,24 @@ def reusable(model: nn.Module, logits: Tensor | None) -> Tensor | None:
     return logits[:, None] if logits.ndim == 1 else logits
 
 
-def leading_back(model: nn.Module, x: Float[Tensor, "n ..."], known: Tensor | None) -> Tensor | None:
-    """`known`, logits that `reusable` let pass, if they lead back to signals that require a gradient, else ``None``.
+def followable(model: nn.Module) -> bool:
+    """Whether a penalty may go back through a training step's forward pass, and leave it for the step.
 
-    What is compiled or spread over devices goes its way back once only, which is the training step's.
+    Only where all of the model is known: what is compiled, spread over devices or recomputed on the way back
+    (activation checkpoints) may be gone through once only, and modules of the user's own may be any of these.
     """
-    if known is None or isinstance(model, _SPREAD) or hasattr(model, "_orig_mod") or _has_compiled_part(model):
-        return None
-    if not (x.requires_grad and x.is_leaf and known.grad_fn is not None):
-        return None
-    seen, ahead = {known.grad_fn}, [known.grad_fn]
-    while ahead:
-        node = ahead.pop()
-        if getattr(node, "variable", None) is x:
-            return known
-        new = {before for before, _ in node.next_functions if before is not None} - seen
-        seen |= new
-        ahead += new
-    return None
+    spread = any(isinstance(module, _SPREAD) for module in model.modules())
+    return not spread and not _has_compiled_part(model) and all(map(_same_in_both_modes, model.modules()))
 
 
 def _same_in_both_modes(module: nn.Module) -> bool:
     kind = type(module).__base__ if parametrize.is_parametrized(module) else type(module)  # whose type torch makes
     assert kind is not None
-    return kind.__module__.partition(".")[0] in ("torch", "hilbertnet") and not isinstance(module, _TWO_MODES)
+    own = kind.__module__.startswith(("torch.nn.", "hilbertnet.")) and "forward" not in vars(module)
+    known = (own and not isinstance(module, _TWO_MODES)) or hasattr(
+        module, "_orig_mod"
+    )  # what is compiled is asked too
+    return known and not module._forward_hooks and not module._forward_pre_hooks
 
 
 # --- batches
@@ -226,24 +221,41 @@ class BatchPenalty(Drawing):
     Parameters
     ----------
     function
-        ``(model, x, y, logits, generator) -> scalar``.
+        ``(model, x, y, logits, generator) -> scalar``; with `follows` also the logits once more, or ``None``, as
+        `Surface` takes them.
     generator
         Seed or ``torch.Generator`` (on the CPU) that the penalty's own is told by.
-    reuses_graph
-        Whether the way back from the logits of the step to its signals is of use (`leading_back`): training loops then
-        make signals require a gradient.
+    follows
+        Whether the way back from the logits of the step to its signals is of use.
     """
 
     def __init__(
         self,
-        function: Callable[[nn.Module, Tensor, Tensor, Tensor | None, torch.Generator], Tensor],
+        function: Callable[..., Tensor],
         generator: int | torch.Generator | None,
         *,
-        reuses_graph: bool = False,
+        follows: bool = False,
     ) -> None:
         super().__init__(generator)
-        self.function, self.reuses_graph = function, reuses_graph
+        self.function, self._follows = function, follows
 
-    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, logits: Tensor | None = None) -> Tensor:
-        """The penalty at a batch."""
-        return self.function(model, x, y, logits, self.rng)
+    def follows(self, model: nn.Module) -> bool:
+        """Whether it goes back the way of the step, if `x` requires a gradient and ``back=True`` is given."""
+        return self._follows and followable(model)
+
+    def __call__(
+        self, model: nn.Module, x: Tensor, y: Tensor, logits: Tensor | None = None, *, back: bool = False
+    ) -> Tensor:
+        """The penalty at a batch.
+
+        Parameters
+        ----------
+        model, x, y
+            The batch, and a function of it.
+        logits
+            Of the training step, those of the model at `x`.
+        back
+            Whether they lead back to `x`, which requires a gradient, and that way may be gone; see `follows`.
+        """
+        step = (reusable(model, logits),) if back and self._follows else ()
+        return self.function(model, x, y, logits, self.rng, *step)

@@ -26,9 +26,7 @@ from hilbertnet.regularization.functions import (
     as_function,
     check_signals,
     draw_examples,
-    leading_back,
     read_counts,
-    reusable,
     with_graph,
 )
 from hilbertnet.regularization.term import PenaltyTerm
@@ -80,16 +78,21 @@ class Grad(PenaltyTerm):
     def bind(self, x_train: Tensor, generator: int | torch.Generator | None = None) -> Penalty:
         """See `PenaltyTerm.bind`."""
         check_signals(x_train, "x_train")
-        return BatchPenalty(self._value, generator, reuses_graph=True)
+        return BatchPenalty(self._value, generator, follows=True)
 
     def _value(
-        self, model: nn.Module, x: Tensor, y: Tensor, logits: Tensor | None, generator: torch.Generator
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        logits: Tensor | None,
+        generator: torch.Generator,
+        step: Tensor | None = None,
     ) -> Tensor:
         check_signals(x)
-        known = leading_back(model, x, reusable(model, logits))  # which asks for the mode of the step
         with as_function(model) as f:
             with untouched(f):
-                surface = Surface(f, x, known)
+                surface = Surface(f, x, step)
                 read_labels(y, len(x), surface.values.shape[1])
                 logits_seen, weight = drawn_logits(surface.values.shape[1], self.classes, generator)
                 longest = [lengths(gradient).argmax() for gradient in each_gradient(surface, logits_seen)]
@@ -113,21 +116,26 @@ class _LossGradient(PenaltyTerm):
     def bind(self, x_train: Tensor, generator: int | torch.Generator | None = None) -> Penalty:
         """See `PenaltyTerm.bind`."""
         check_signals(x_train, "x_train")
-        return BatchPenalty(self._value, generator, reuses_graph=self.examples is None)
+        return BatchPenalty(self._value, generator, follows=self.examples is None)
 
     @abstractmethod
     def _length(self, gradient: Float[Tensor, "n features"]) -> Float[Tensor, " n"]:
         """Of each gradient."""
 
     def _value(
-        self, model: nn.Module, x: Tensor, y: Tensor, logits: Tensor | None, generator: torch.Generator
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        logits: Tensor | None,
+        generator: torch.Generator,
+        step: Tensor | None = None,
     ) -> Tensor:
         check_signals(x)
         drawn = draw_examples(len(x), self.examples, generator)
         part = x if drawn is None else x[drawn.to(x.device)]
-        known = leading_back(model, part, reusable(model, logits))
         with as_function(model) as f:
-            surface = Surface(f, part, known)
+            surface = Surface(f, part, step)
             values = surface.values
             labels = read_labels(y, len(x), values.shape[1], values.device)
             labels = labels if drawn is None else labels[drawn.to(labels.device)]
@@ -135,7 +143,7 @@ class _LossGradient(PenaltyTerm):
             with torch.enable_grad():
                 total = losses(self.loss, values, signs(labels, values.shape[1], values.dtype)).sum()
             (gradient,) = torch.autograd.grad(
-                total, surface.variable, create_graph=twice, retain_graph=twice or surface.shared
+                total, surface.variable, create_graph=twice, retain_graph=twice or surface.borrowed
             )
         return self._length(gradient.flatten(1)).mean()
 

@@ -18,7 +18,7 @@ from hilbertnet.regularization.functions import check_signals
 from hilbertnet.regularization.term import BoundConstraint, BoundLoss, ConstraintTerm, LossTerm, PenaltyTerm, Term
 from hilbertnet.regularization.terms import parse_term
 from hilbertnet.text import Scanner, format_number
-from hilbertnet.training.objective import Objective, classification_loss, following
+from hilbertnet.training.objective import Objective, classification_loss, followed, follows
 
 __all__ = ["BoundRegularizer", "Regularizer", "as_regularizer"]
 
@@ -256,9 +256,9 @@ class BoundRegularizer:
             If `x` are no signals (n, ...) in floating point, n >= 1, or `y` no numbers of classes of the model.
         """
         check_signals(x)
-        x = following(self.penalty, x)
+        x, back = followed(self.objective, self.penalty, model, x)
         loss, logits = self.objective(model, x, y)
-        return (loss if self.penalty is None else loss + self.penalty(model, x, y, logits)), logits
+        return (loss if self.penalty is None else loss + self.penalty(model, x, y, logits, **back)), logits
 
     def project_(self, model: nn.Module, epoch: int) -> None:
         """Project the parameters of `model` in place, if there is a constraint; epochs count from 0."""
@@ -330,14 +330,23 @@ class _Sum(_Parts):
     def __init__(self, regularizer: Regularizer, weights: list[float], penalties: list[Penalty]) -> None:
         super().__init__([str(Regularizer(penalty=(pair,))) for pair in regularizer.penalty], penalties)
         self.weights, self.moved = weights, regularizer.loss is not None
-        self.reuses_graph = not self.moved and any(getattr(part, "reuses_graph", False) for part in penalties)
 
-    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, logits: Tensor | None = None) -> Tensor:
+    def follows(self, model: nn.Module) -> bool:
+        """Whether a part goes back the way of the step (`hilbertnet.protocols.Penalty`)."""
+        return not self.moved and any(follows(part, model) for part in self.parts)
+
+    def __call__(
+        self, model: nn.Module, x: Tensor, y: Tensor, logits: Tensor | None = None, *, back: bool = False
+    ) -> Tensor:
         """The sum, on the model's device."""
         known = None if self.moved else logits  # the logits of a robust loss are those of other examples
         total: Tensor | None = None
         for weight, penalty in zip(self.weights, self.parts, strict=True):
-            part = weight * penalty(model, x, y, known)
+            if back and follows(penalty, model):
+                value = penalty(model, x, y, known, back=True)
+            else:
+                value = penalty(model, x.detach() if back else x, y, known)
+            part = weight * value
             total = part if total is None else total + part
         assert total is not None
         return total

@@ -23,7 +23,7 @@ from hilbertnet.losses import decide
 from hilbertnet.progress import Progress, track
 from hilbertnet.protocols import Constraint, Penalty
 from hilbertnet.training.checkpoint import TrainingCheckpoint, identity
-from hilbertnet.training.objective import Data, Objective, classification_loss, device_of, evaluate, following
+from hilbertnet.training.objective import Data, Objective, classification_loss, device_of, evaluate, followed
 from hilbertnet.training.recipe import DivergedError, Epoch, Recipe, ended
 
 __all__ = ["train"]
@@ -70,7 +70,8 @@ def train(
     validation_objective
         The same for `validation`; default `objective`. A robust objective wants a plain one here.
     penalty, constraint
-        Added to the loss of every batch; projected onto after every step.
+        Added to the loss of every batch; projected onto after every step. A penalty is given the decision values that
+        the objective returned: let them be those of the model at the batch, or give penalties to the objective itself.
     augment
         From a batch and a generator to another batch of that shape.
     before_epoch
@@ -188,12 +189,12 @@ class _Run:
 
     def _losses(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The batch's loss, the same with its penalty, and the decision values."""
-        x = following(self.penalty, x)
+        x, back = followed(self.objective, self.penalty, self.model, x)
         with _autocast(self.recipe.precision, x.device):
             loss, scores = self.objective(self.model, x, y)
             whole = _checked(loss)  # a penalty of a network that has diverged could fail in any other way
             if self.penalty is not None:
-                whole = _checked(loss + self.penalty(self.model, x, y, scores))
+                whole = _checked(loss + self.penalty(self.model, x, y, scores, **back))
         return loss.detach(), whole, scores.detach()
 
     def _move(self, whole: Tensor, number: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -12,7 +13,17 @@ from torch import Tensor, nn
 from hilbertnet.losses import Loss, decide, losses, read_labels, signs
 from hilbertnet.protocols import Penalty
 
-__all__ = ["Data", "Objective", "classification_loss", "device_of", "evaluate", "evaluating", "following", "logits_of"]
+__all__ = [
+    "Data",
+    "Objective",
+    "classification_loss",
+    "device_of",
+    "evaluate",
+    "evaluating",
+    "followed",
+    "follows",
+    "logits_of",
+]
 
 Data = tuple[Tensor, Tensor]
 Objective = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -27,13 +38,19 @@ def classification_loss(loss: Loss = "logistic") -> Objective:
         ``"logistic"``, ``"squared_hinge"`` or ``"ridge"``; one output stands for two classes, and may come without
         its axis. Called with labels that are not numbers of classes of the model, it raises ``ValueError``.
     """
+    return _ClassificationLoss(loss)
 
-    def objective(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+
+@dataclass(frozen=True)
+class _ClassificationLoss:
+    """What `classification_loss` gives: its decision values are those of the model at the batch itself."""
+
+    loss: Loss
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         scores = logits_of(model, x)
         labels = read_labels(y, len(x), scores.shape[1], scores.device)
-        return losses(loss, scores, signs(labels, scores.shape[1], scores.dtype)).mean(), scores
-
-    return objective
+        return losses(self.loss, scores, signs(labels, scores.shape[1], scores.dtype)).mean(), scores
 
 
 def logits_of(model: nn.Module, x: Float[Tensor, "n ..."]) -> Float[Tensor, "n outputs"]:
@@ -53,10 +70,24 @@ def logits_of(model: nn.Module, x: Float[Tensor, "n ..."]) -> Float[Tensor, "n o
     return found if found.dtype in (torch.float32, torch.float64) else found.float()
 
 
-def following(penalty: Penalty | None, x: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
-    """The signals of a step, which require a gradient where a penalty's attribute `reuses_graph` says it is of use."""
-    wanted = getattr(penalty, "reuses_graph", False) and torch.is_grad_enabled() and not x.requires_grad
-    return x.detach().requires_grad_() if wanted else x
+def followed(
+    objective: Objective, penalty: Penalty | None, model: nn.Module, x: Float[Tensor, "n ..."]
+) -> tuple[Float[Tensor, "n ..."], dict[str, bool]]:
+    """The signals of a step, and what its penalty is told beside the decision values.
+
+    Where decision values are known to be the model's at the batch itself, and the penalty says that it `follows`, the
+    signals are a copy that requires a gradient, and the penalty goes back the way of the step, ``back=True``.
+    """
+    own = isinstance(objective, _ClassificationLoss) and x.is_floating_point() and not x.requires_grad
+    if not own or not torch.is_grad_enabled() or not follows(penalty, model):
+        return x, {}
+    return x.detach().requires_grad_(), {"back": True}
+
+
+def follows(penalty: Penalty | None, model: nn.Module) -> bool:
+    """Whether a penalty goes back the way of a training step of this model."""
+    asked: Callable[[nn.Module], bool] | None = getattr(penalty, "follows", None)
+    return asked is not None and asked(model)
 
 
 @torch.no_grad()
