@@ -25,7 +25,7 @@ def write(tmp_path):
 
 def test_classes_that_headers_name(write):
     data = load(write(NAMED))
-    assert str(data) == "some.fasta: 3 sequences of 4 letters, padded to 9, 2 classes"
+    assert str(data) == "some.fasta: 3 sequences of 4 letters on 9 positions, 2 classes"
     assert (data.kind, data.alphabet, data.class_names) == ("sequences", DNA, ("a", "b"))
     assert data.y.tolist() == [1, 0, 1]
     assert data.names == ("one", "two", "three")
@@ -59,7 +59,7 @@ def test_a_folder_has_a_file_for_each_class(write, tmp_path):
     write(">3\nLLLL\n", "both/no.fa.gz")
     (tmp_path / "both" / ".hidden").write_text("x")
     data = load(tmp_path / "both")
-    assert str(data) == "both: 3 sequences of 20 letters, padded to 4, 2 classes"
+    assert str(data) == "both: 3 sequences of 20 letters on 4 positions, 2 classes"
     assert (data.class_names, data.y.tolist(), data.names) == (("no", "yes"), [0, 1, 1], ("3", "1", "2"))
     with pytest.raises(ValueError, match=r"label: .*both has one file for each class, got 'x' too"):
         load(tmp_path / "both", label="x")

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from hilbertnet.estimators import CKNClassifier, RegularizedClassifier
+from hilbertnet.estimators.models import check_outputs, motif_cnn
 from hilbertnet.robustness import ProbabilityWarning
 from hilbertnet.text import TextFormError
 from hilbertnet.training import DivergedError
@@ -108,6 +109,16 @@ def test_probabilities_are_warned_of_once(outputs, last):
         classifier(build).fit(X, Y if outputs == 3 else Y % 2)
     assert len(given) == 1
     classifier(with_outputs(outputs)).fit(X, Y if outputs == 3 else Y % 2)  # warnings are errors
+
+
+def test_our_own_networks_give_logits_wherever_these_are():
+    signals, net = torch.rand(12, 4, 20), motif_cnn((4, 20), 2)
+    with torch.no_grad():
+        net.head.weight.mul_(1e-3)
+        net.head.bias.fill_(0.5)
+        check_outputs(net, signals, 2, 0, trained=True)  # warnings are errors
+    with pytest.warns(ProbabilityWarning):
+        check_outputs(nn.Sequential(net), signals, 2, 0, trained=True)
 
 
 def test_preprocessed_images_are_in_no_box():

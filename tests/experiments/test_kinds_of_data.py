@@ -154,7 +154,7 @@ def test_terms_that_mean_nothing_for_the_data(kind, text, message, made, hilbert
 def test_a_kernel_network_of_sequences(made, hilbertnet, tmp_path):
     code, out, err = hilbertnet("fit", made["sequences"][0], "--patches", "500", "--loss", "ridge", "--out", tmp_path)
     assert code == 0, err
-    assert "all.fasta: 80 sequences of 4 letters, padded to 24, 2 classes" in out
+    assert "all.fasta: 80 sequences of 4 letters on 24 positions, 2 classes" in out
     assert "architecture: 10 exp(0.6) global" in out
     code, _, err = hilbertnet("report", tmp_path)
     assert code == 0, err
@@ -192,12 +192,31 @@ def test_another_alphabet_is_read_with_the_run_s(run_of, hilbertnet, tmp_path):
     assert f"expected symbols of the alphabet {DNA.symbols!r}" in err
 
 
+@pytest.mark.parametrize(
+    ("fitted", "other", "message"),
+    [
+        ("signals", "sequences", "all.fasta: expected signals, as"),
+        ("rows", "sequences", "all.fasta: expected rows, as"),
+        ("sequences", "signals", "expected signals of 4 x 24 (channels, length), which"),
+        ("sequences", "rows", "expected signals of 4 x 24 (channels, length), which"),
+        ("signals", "rows", "(channels, length), which"),
+    ],
+)
+def test_data_of_another_kind_are_refused(fitted, other, message, run_of, made, hilbertnet, tmp_path):
+    for command in ("predict", "attack"):
+        options = ("--out", tmp_path / "out") if command == "attack" else ()
+        code, _, err = hilbertnet(command, run_of(fitted), made[other][0], *options)
+        assert code == 2
+        assert message in err or command == "attack"
+        assert err.startswith("hilbertnet: ")
+
+
 def test_other_data_to_attack_are_read_as_the_run_s_own(run_of, made, hilbertnet, tmp_path):
     more = write_fasta(tmp_path / "more.fa", texts(10, seed=1))
     wanted = ("--examples", 4, "--attacks", "fgm", "--out", tmp_path / "out")
     code, out, err = hilbertnet("attack", run_of("sequences"), more, *wanted)
     assert code == 0, err
-    assert "more.fa: 10 sequences of 4 letters, padded to 24, 2 classes" in out
+    assert "more.fa: 10 sequences of 4 letters on 24 positions, 2 classes" in out
     code, _, err = hilbertnet("attack", run_of("signals"), made["signals"][0], *wanted)
     assert code == 0, err
     code, _, err = hilbertnet("attack", run_of("sequences"), "--length", 9, *wanted)

@@ -198,11 +198,13 @@ def as_signals(array: NDArray, place: str, axes: int | None) -> NDArray[np.float
         raise ValueError(f"{place}: expected {expected[axes]}, got shape {array.shape}")
     if array.ndim == 2 or axes == 1:
         return _as_finite(array.reshape(*array.shape[:2], -1), place)
+    advice = "; divide pixels by 255"
     if array.ndim == 3:
         array = array[:, None]
+        advice += "" if axes == 2 else ", or say that axes is 1, as of signals (n, channels, length)"
     elif array.shape[3] <= _MOST_CHANNELS and array.shape[3] < array.shape[1]:
         array = array.transpose(0, 3, 1, 2)
-    return np.ascontiguousarray(_as_unit(array, place))
+    return np.ascontiguousarray(_as_unit(array, place, advice))
 
 
 def _as_finite(array: NDArray, place: str) -> NDArray[np.float32]:
@@ -215,7 +217,7 @@ def _as_finite(array: NDArray, place: str) -> NDArray[np.float32]:
     return found
 
 
-def _as_unit(array: NDArray, place: str) -> NDArray[np.float32]:
+def _as_unit(array: NDArray, place: str, advice: str) -> NDArray[np.float32]:
     if array.dtype.kind == "b":
         return array.astype(np.float32)
     if array.dtype.kind not in "iuf":
@@ -223,7 +225,7 @@ def _as_unit(array: NDArray, place: str) -> NDArray[np.float32]:
     low, high = array.min(), array.max()
     if array.dtype.kind == "f":
         if not (low >= 0 and high <= 1):  # false for NaN too
-            raise ValueError(f"{place}: expected real numbers in [0, 1], got {low:g} to {high:g}; divide pixels by 255")
+            raise ValueError(f"{place}: expected real numbers in [0, 1], got {low:g} to {high:g}{advice}")
         return array.astype(np.float32)
     if low < 0 or high > 255:
         raise ValueError(f"{place}: expected whole numbers 0 to 255, got {low} to {high}")

@@ -125,7 +125,7 @@ def _said_images(data: Dataset) -> str:
 
 
 def _said_sequences(data: Dataset) -> str:
-    return f"sequences of {data.x.shape[1]} letters, padded to {data.x.shape[2]:,}"
+    return f"sequences of {data.x.shape[1]} letters on {data.x.shape[2]:,} positions"
 
 
 def _said_signals(data: Dataset) -> str:

@@ -199,7 +199,8 @@ def check_outputs(module: nn.Module, x: Tensor, classes: int, seed: int, *, trai
     """Refuse a network that does not give one logit for each class (two classes may have one), warn of probabilities.
 
     Lazy layers get their weights here, drawn with the seed. Of one output, an untrained network's logits of many
-    signals may well be between 0 and 1: that is looked at once it is `trained`.
+    signals may well be between 0 and 1: that is looked at once it is `trained`, and not where the network is one of
+    ours, whose outputs are logits.
 
     Raises
     ------
@@ -218,8 +219,8 @@ def check_outputs(module: nn.Module, x: Tensor, classes: int, seed: int, *, trai
             f"model: expected {wanted} for each signal, as y has {classes} classes; for signals {tuple(x.shape)} got "
             f"{tuple(found.shape)} {found.dtype}"
         )
-    single = found.ndim == 1 or found.shape[1] == 1
-    suspicion = probability_warning(found.reshape(len(x), -1)) if trained == single else None
+    single, ours = found.ndim == 1 or found.shape[1] == 1, type(module).__module__.startswith("hilbertnet.")
+    suspicion = probability_warning(found.reshape(len(x), -1)) if trained == single and not ours else None
     if suspicion is not None:
         warnings.warn(suspicion, stacklevel=3)
 

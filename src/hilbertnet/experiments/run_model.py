@@ -70,7 +70,7 @@ class FittedRun:
         Raises
         ------
         ValueError
-            If sequences are longer than the run's, and are not to be cut.
+            If they are sequences and the run's are not, or are longer than the run's and not to be cut.
         """
         kept, path = Reading.of(self.settings), Path(source)
         if os.fspath(source) in SOURCES or not (os.path.isdir(path) or os.path.isfile(path)):
@@ -79,14 +79,20 @@ class FittedRun:
         if is_fasta(path):
             return self._reading_of_sequences(path, None if fit or kept.length else space[0])
         if not path.is_dir():
-            return Reading(axes=kept.axes)
+            return Reading(axes=1 if len(space) == 1 else None)
         size = (space[0], space[-1]) if fit or kept.size else None
         return Reading(size=size, channels=channels if channels in (1, 3) else None)
 
     def _reading_of_sequences(self, path: Path, most: int | None) -> Reading:
         """Sequences of the run's letters; longer ones than `most` are refused."""
+        fitted = self.folder.read_record()["data"]
+        if fitted.get("kind", "images") != "sequences":
+            raise ValueError(
+                f"{printable(path)}: expected {fitted.get('kind', 'images')}, as {self.folder.path} was fitted on, got "
+                "sequences"
+            )
         label = None if path.is_dir() else Reading.of(self.settings).label
-        own = Reading(label=label, alphabet=self.folder.read_record()["data"].get("alphabet"))
+        own = Reading(label=label, alphabet=fitted.get("alphabet"))
         longest = read_records(path, own).longest
         if most is not None and longest > most:
             raise ValueError(
