@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import CheckpointImpl, checkpoint_wrapper
+from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
 
@@ -13,7 +14,7 @@ from hilbertnet.regularization.functions import followable
 from hilbertnet.regularization.gradients import Grad
 from hilbertnet.regularization.regularizer import Regularizer
 from hilbertnet.training import Recipe, train
-from hilbertnet.training.objective import classification_loss
+from hilbertnet.training.objective import classification_loss, followed
 
 X = torch.rand(12, 5, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(12) % 3
@@ -53,6 +54,24 @@ def patched(model):
     return model
 
 
+class Disguised(Dropping):
+    """With an attribute that modules have which torch parametrizes."""
+
+    def __init__(self):
+        super().__init__()
+        self.parametrizations = nn.ModuleDict({"weight": nn.Identity()})
+
+
+def twice_normalized():
+    """The norm is estimated again at the second place."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        layer = parametrizations.spectral_norm(nn.Linear(5, 5))
+        with torch.no_grad():
+            layer.parametrizations.weight.original.add_(torch.randn(5, 5))
+        return nn.Sequential(layer, nn.Softplus(), layer, nn.Softplus(), nn.Linear(5, 3))
+
+
 UNKNOWN = {
     "recomputed": lambda: nn.Sequential(Recomputed(network()[:4]), network()[4]),
     "wrapped": lambda: checkpoint_wrapper(network(), checkpoint_impl=CheckpointImpl.NO_REENTRANT),
@@ -61,6 +80,8 @@ UNKNOWN = {
     "dropout": lambda: nn.Sequential(network(), nn.Dropout()),
     "batch norm": lambda: nn.Sequential(nn.BatchNorm1d(5), network()),
     "of the user's own": lambda: nn.Sequential(Dropping(), network()),
+    "disguised": lambda: nn.Sequential(Disguised(), network()),
+    "twice normalized": twice_normalized,
     "spread": lambda: nn.DataParallel(network()),
     "compiled": lambda: torch.compile(network(), backend="eager"),
 }
@@ -85,16 +106,60 @@ def gradients(model, loss):
 
 
 @pytest.mark.parametrize("text", TERMS)
-@pytest.mark.parametrize("name", ["known", "recomputed", "wrapped", "hooked", "patched"])
+@pytest.mark.parametrize("name", ["known", "recomputed", "wrapped", "hooked", "patched", "twice normalized"])
 def test_steps_are_what_two_separate_ways_give(name, text):
-    model = (UNKNOWN | {"known": network})[name]()
+    one, two = ((UNKNOWN | {"known": network})[name]() for _ in range(2))
     bound, apart = (Regularizer.parse(text).bind(X, 0) for _ in range(2))
-    ours = gradients(model, bound(model, X, Y)[0])
-    logits = model(X)
-    loss = nn.functional.cross_entropy(logits, Y) + apart.penalty(model, X, Y)
-    for mine, other in zip(ours, gradients(model, loss), strict=True):
+    ours = gradients(one, bound(one, X, Y)[0])
+    loss = nn.functional.cross_entropy(two(X), Y)
+    for mine, other in zip(ours, gradients(two, loss + apart.penalty(two, X, Y)), strict=True):
         torch.testing.assert_close(mine, other)
     assert X.grad is None
+
+
+def test_hooks_of_all_modules_are_seen():
+    handle = register_module_forward_hook(lambda module, _inputs, output: output * (2 if module.training else 1))
+    try:
+        assert not followable(network())
+    finally:
+        handle.remove()
+
+
+def test_signals_may_be_of_any_origin():
+    """From inference mode, and in a buffer that the next batch comes into before the backward pass."""
+    with torch.inference_mode():
+        buffer = torch.zeros(12, 1, 4, 4)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.ZeroPad2d(1), nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(64, 3))
+    loss, _ = Regularizer.parse("grad_l2").bind(buffer, 0)(model, buffer, Y)
+    with torch.inference_mode():
+        buffer.fill_(1.0)
+    loss.backward()
+    plain = X.clone()
+    model = nn.Sequential(nn.Softplus(), nn.Linear(5, 3))
+    loss, _ = Regularizer.parse("grad_l2").bind(plain, 0)(model, plain, Y)
+    plain.fill_(1.0)
+    loss.backward()
+
+
+def test_no_gradient_of_the_signals_is_kept():
+    model, seen = network(), []
+    penalty = Grad().bind(X, 0)
+    x, back = followed(classification_loss(), penalty, model, X)
+    loss, logits = classification_loss()(model, x, Y)
+    loss = loss + penalty(model, x, Y, logits, **back)
+    x.register_hook(seen.append)
+    loss.backward()
+    assert len(seen) == 1
+    assert x.grad is None
+
+
+def test_nothing_to_train_is_torchs_error():
+    model, penalty = network().requires_grad_(False), Regularizer.parse("delta(0.5)").bind(X, 0).penalty
+    optimizer = torch.optim.SGD(network().parameters(), lr=0.1)
+    with pytest.raises(RuntimeError, match="does not require grad"):
+        train(model, (X, Y), None, optimizer, Recipe(epochs=1), penalty=penalty, progress=False)
 
 
 OBJECTIVES = {

@@ -10,7 +10,8 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
+from torch.nn.modules import module as every_module
+from torch.nn.utils import parametrizations, parametrize
 
 from hilbertnet.regularization.chance import Drawing
 from hilbertnet.robustness.threats import Ball
@@ -40,6 +41,7 @@ _TWO_MODES = (
     nn.RNNBase,
     nn.TransformerEncoderLayer,
     nn.TransformerDecoderLayer,
+    parametrizations._SpectralNorm,  # iterates whenever its weight is read: twice where a module has two places
 )
 
 _SPREAD = (nn.DataParallel, nn.parallel.DistributedDataParallel)
@@ -143,13 +145,19 @@ def followable(model: nn.Module) -> bool:
 
 
 def _same_in_both_modes(module: nn.Module) -> bool:
-    kind = type(module).__base__ if parametrize.is_parametrized(module) else type(module)  # whose type torch makes
-    assert kind is not None
+    kind: type = type(module)
+    if kind.__module__ == parametrize.__name__:  # made by torch, of what is parametrized
+        kind = kind.__mro__[1]
     own = kind.__module__.startswith(("torch.nn.", "hilbertnet.")) and "forward" not in vars(module)
     known = (own and not isinstance(module, _TWO_MODES)) or hasattr(
         module, "_orig_mod"
     )  # what is compiled is asked too
-    return known and not module._forward_hooks and not module._forward_pre_hooks
+    return known and not _hooked(module)
+
+
+def _hooked(module: nn.Module) -> bool:
+    of_all = every_module._global_forward_hooks or every_module._global_forward_pre_hooks
+    return bool(module._forward_hooks or module._forward_pre_hooks or of_all)
 
 
 # --- batches

@@ -10,8 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hilbertnet.losses import Loss, decide, losses, read_labels, signs
+from hilbertnet.losses import LOSSES, Loss, decide, losses, read_labels, signs
 from hilbertnet.protocols import Penalty
+from hilbertnet.text import check_word
 
 __all__ = [
     "Data",
@@ -37,7 +38,13 @@ def classification_loss(loss: Loss = "logistic") -> Objective:
     loss
         ``"logistic"``, ``"squared_hinge"`` or ``"ridge"``; one output stands for two classes, and may come without
         its axis. Called with labels that are not numbers of classes of the model, it raises ``ValueError``.
+
+    Raises
+    ------
+    ValueError
+        If `loss` is another word.
     """
+    check_word("loss", loss, LOSSES)
     return _ClassificationLoss(loss)
 
 
@@ -79,9 +86,16 @@ def followed(
     signals are a copy that requires a gradient, and the penalty goes back the way of the step, ``back=True``.
     """
     own = isinstance(objective, _ClassificationLoss) and x.is_floating_point() and not x.requires_grad
-    if not own or not torch.is_grad_enabled() or not follows(penalty, model):
+    trained = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in model.parameters())
+    if not (own and trained and follows(penalty, model)):
         return x, {}
-    return x.detach().requires_grad_(), {"back": True}
+    copy = x.detach().clone().requires_grad_()
+    copy.register_post_accumulate_grad_hook(_forget)
+    return copy, {"back": True}
+
+
+def _forget(x: Tensor) -> None:
+    x.grad = None  # the gradient of a step in its signals, which nobody asked for
 
 
 def follows(penalty: Penalty | None, model: nn.Module) -> bool:
