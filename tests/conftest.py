@@ -1,6 +1,7 @@
-"""One thread for each test worker: the tensors here are too small to share."""
+"""One thread for each test worker: the tensors here are too small to share. Ctrl-C as on a terminal."""
 
 import os
+import signal
 
 for library in ("OMP", "MKL", "OPENBLAS"):  # before torch and numpy load, and for the processes that tests start
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
@@ -9,6 +10,10 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 torch.set_num_threads(1)
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # in the background, where the processes that tests start inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -189,9 +189,7 @@ def test_tab_completion(words, shell, tmp_path):
 def test_ctrl_c_leaves_a_folder_from_which_the_same_command_goes_on(tmp_path):
     arguments = ["fit", "digits", "--filters", "16,32", "--train", "600", "--out", "out"]
     unfinished = tmp_path / "out" / "unfinished.safetensors"
-    # tests that run in the background may have it ignored
-    heeded = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    command = [sys.executable, "-c", f"{heeded}; from hilbertnet.cli import main; main()", *arguments]
+    command = [sys.executable, "-m", "hilbertnet", *arguments]
     for _ in range(3):  # on a busy machine the fit may be over before this process comes to interrupt it
         with subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
