@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["as_rng", "as_signals", "check_same_space", "is_count", "per_example"]
+__all__ = ["as_rng", "as_signals", "check_same_space", "check_space", "is_count", "per_example"]
 
 _EXPECTED = "images (n, channels, height, width), signals (n, channels, length) or rows (n, features)"
 
@@ -61,9 +61,13 @@ def as_signals(x: Any, name: str = "X", *, dtype: torch.dtype | None = None, lik
 
 def check_same_space(x: Tensor, like: Tensor, name: str) -> None:
     """Raise unless `x` has the channels and the space of `like`."""
-    if x.shape[1:] != like.shape[1:]:
-        expected = ", ".join(map(str, like.shape[1:]))
-        raise ValueError(f"{name}: expected shape (n, {expected}), got {tuple(x.shape)}")
+    check_space(x, like.shape[1:], name)
+
+
+def check_space(x: Tensor, shape: tuple[int, ...], name: str) -> None:
+    """Raise unless each of the signals `x` has this shape, (channels, *space)."""
+    if tuple(x.shape[1:]) != tuple(shape):
+        raise ValueError(f"{name}: expected shape (n, {', '.join(map(str, shape))}), got {tuple(x.shape)}")
 
 
 def as_rng(seed: int | torch.Generator | None) -> torch.Generator:

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from hilbertnet.data.sequences import Alphabet
 
-__all__ = ["Dataset", "IncompleteDataWarning", "Kind"]
+__all__ = ["DEFORMABLE", "Dataset", "IncompleteDataWarning", "Kind"]
 
 Kind = Literal["images", "signals", "sequences", "rows"]
+DEFORMABLE: tuple[Kind, ...] = ("images", "signals")
+"""Whose positions can be moved a little."""
 
 
 class IncompleteDataWarning(UserWarning):

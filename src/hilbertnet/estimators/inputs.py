@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hilbertnet.data import Preprocessing
 from hilbertnet.regularization.regularizer import Regularizer, as_regularizer
-from hilbertnet.signals import as_signals
+from hilbertnet.signals import as_signals, check_space
 
 __all__ = [
     "check_checkpoint_seed",
@@ -64,8 +64,8 @@ def read_signals(estimator: BaseEstimator, X: Any, *, reset: bool, dtype: torch.
                 f"X: expected rows of {math.prod(shape)} values, input_shape {shape}, got {signals.shape[1]}"
             )
         signals = signals.reshape(-1, *shape)
-    elif shape is not None and tuple(signals.shape[1:]) != shape:
-        raise ValueError(f"X: expected shape (n, {', '.join(map(str, shape))}), got {tuple(signals.shape)}")
+    elif shape is not None:
+        check_space(signals, shape, "X")
     _remember(estimator, signals, reset)
     return signals
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hilbertnet.complexity.certificates import Certificates, read_radii
 from hilbertnet.complexity.functions import batched
+from hilbertnet.data.dataset import DEFORMABLE
 from hilbertnet.data.reading import Reading
 from hilbertnet.experiments.attack_target import Certified, Target, certify, read_target
 from hilbertnet.experiments.experiment import Curve, Draw, Panel
@@ -199,7 +200,7 @@ def attack(settings: AttackSettings, folder: Path, *, progress: Progress = None)
         settings.run, settings.data, examples=settings.examples, seed=settings.seed, reading=Reading.of(settings),
         device=settings.device,
     )  # fmt: skip
-    if "deformation" in settings.attacks and target.kind not in ("images", "signals"):
+    if "deformation" in settings.attacks and target.kind not in DEFORMABLE:
         raise ValueError(f"attacks: deformation is one of images and signals, got {target.kind}")
     threats = settings.threats(target.bounds)
     found: list[Attacked] = []

@@ -37,9 +37,14 @@ class FittedRun:
     classifier: CKNClassifier | RegularizedClassifier
 
     @cached_property
+    def record(self) -> dict[str, Any]:
+        """What it left beside the model."""
+        return self.folder.read_record()
+
+    @property
     def settings(self) -> dict[str, Any]:
         """Those of its record."""
-        return self.folder.read_record()["settings"]
+        return self.record["settings"]
 
     def load(self, source: str | None = None, asked: Reading | None = None) -> Dataset:
         """A data set, by default the run's own; others are read as `reading_of` says where nothing else is asked for.
@@ -85,15 +90,13 @@ class FittedRun:
 
     def _reading_of_sequences(self, path: Path, most: int | None) -> Reading:
         """Sequences of the run's letters; longer ones than `most` are refused."""
-        fitted = self.folder.read_record()["data"]
-        if fitted.get("kind", "images") != "sequences":
-            raise ValueError(
-                f"{printable(path)}: expected {fitted.get('kind', 'images')}, as {self.folder.path} was fitted on, got "
-                "sequences"
-            )
+        fitted = self.record["data"]
+        kind = fitted.get("kind", "images")
+        if kind != "sequences":
+            raise ValueError(f"{printable(path)}: expected {kind}, as {self.folder.path} was fitted on, got sequences")
         label = None if path.is_dir() else Reading.of(self.settings).label
         own = Reading(label=label, alphabet=fitted.get("alphabet"))
-        longest = read_records(path, own).longest
+        longest = 0 if most is None else read_records(path, own).longest
         if most is not None and longest > most:
             raise ValueError(
                 f"{printable(path)}: expected sequences of at most {most:,} letters, as {self.folder.path} was fitted "

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from hilbertnet.architecture.presets import read_architecture
 from hilbertnet.data import Dataset, load
+from hilbertnet.data.dataset import DEFORMABLE
 from hilbertnet.data.reading import Reading
 from hilbertnet.data.splits import subset
 from hilbertnet.experiments.experiment import Curve, Draw, Panel
@@ -186,7 +187,7 @@ def measure_stability(settings: StabilitySettings, *, progress: Progress = None)
     """
     check_counts(images=settings.images, draws=settings.draws)
     data = load(settings.data, **asdict(Reading.of(settings)))
-    if data.kind in ("sequences", "rows"):
+    if data.kind not in DEFORMABLE:
         raise ValueError(f"DATA: expected images or signals, which can be deformed, got {data.kind} ({data.name})")
     phis = [read_representation(text, data.x.shape[2:], settings.device) for text in settings.representations]
     classes = len(np.unique(data.y))

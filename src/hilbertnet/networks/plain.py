@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from hilbertnet.signals import check_space
+
 __all__ = ["PlainCNN", "Statistic"]
 
 Statistic = float | Sequence[float] | None
@@ -64,8 +66,7 @@ class PlainCNN(nn.Module):
         ValueError
             If they have another shape.
         """
-        if tuple(x.shape[1:]) != self.shape:
-            raise ValueError(f"x: expected shape (n, {', '.join(map(str, self.shape))}), got {tuple(x.shape)}")
+        check_space(x, self.shape, "x")
         return self.body((x - self.mean) / self.std)
 
     def forward(self, x: Float[Tensor, "n channels *space"]) -> Float[Tensor, "n outputs"]:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from hilbertnet.architecture.layers import Architecture
 from hilbertnet.networks.pieces import check_counts
 from hilbertnet.networks.random_features import RandomFeatureNet
-from hilbertnet.signals import as_rng, is_count
+from hilbertnet.signals import as_rng, check_space, is_count
 
 __all__ = ["TangentNet", "ntk_network"]
 
@@ -68,8 +68,7 @@ class TangentNet(nn.Module):
         ValueError
             If they have another shape.
         """
-        if tuple(x.shape[1:]) != self.shape:
-            raise ValueError(f"x: expected shape (n, {', '.join(map(str, self.shape))}), got {tuple(x.shape)}")
+        check_space(x, self.shape, "x")
         return self.features(x).flatten(1) @ self.readout.T
 
 

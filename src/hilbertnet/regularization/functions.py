@@ -148,11 +148,9 @@ def _same_in_both_modes(module: nn.Module) -> bool:
     kind: type = type(module)
     if kind.__module__ == parametrize.__name__:  # made by torch, of what is parametrized
         kind = kind.__mro__[1]
-    own = kind.__module__.startswith(("torch.nn.", "hilbertnet.")) and "forward" not in vars(module)
-    known = (own and not isinstance(module, _TWO_MODES)) or hasattr(
-        module, "_orig_mod"
-    )  # what is compiled is asked too
-    return known and not _hooked(module)
+    known = kind.__module__.startswith(("torch.nn.", "hilbertnet.")) and "forward" not in vars(module)
+    around = hasattr(module, "_orig_mod")  # something compiled, which is asked itself
+    return (around or (known and not isinstance(module, _TWO_MODES))) and not _hooked(module)
 
 
 def _hooked(module: nn.Module) -> bool:
@@ -261,9 +259,9 @@ class BatchPenalty(Drawing):
         model, x, y
             The batch, and a function of it.
         logits
-            Of the training step, those of the model at `x`.
+            Of the training step, those of the model at `x`; with `back` as `logits_of` gives them.
         back
             Whether they lead back to `x`, which requires a gradient, and that way may be gone; see `follows`.
         """
-        step = (reusable(model, logits),) if back and self._follows else ()
+        step = (logits,) if back and self._follows else ()
         return self.function(model, x, y, logits, self.rng, *step)
